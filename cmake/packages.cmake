@@ -1,0 +1,19 @@
+# System packages (Debian names and versions: scripts/setup/packages.sh).
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(Boost 1.81 REQUIRED)
+find_package(GTest REQUIRED)
+find_path(TOMLPLUSPLUS_INCLUDE_DIR toml++/toml.h REQUIRED)
+
+# Boost.Asio, Beast and JSON are compiled once, in third_party/boost.cc; everywhere else only
+# their declarations are read.
+add_library(pensieve_boost STATIC ${CMAKE_SOURCE_DIR}/third_party/boost.cc)
+target_include_directories(pensieve_boost SYSTEM PUBLIC ${Boost_INCLUDE_DIRS})
+target_compile_definitions(pensieve_boost PUBLIC
+  BOOST_ASIO_NO_DEPRECATED BOOST_ASIO_SEPARATE_COMPILATION BOOST_BEAST_SEPARATE_COMPILATION)
+target_link_libraries(pensieve_boost PUBLIC Threads::Threads)
+if(PENSIEVE_SANITIZE)
+  target_compile_options(pensieve_boost PUBLIC -fsanitize=${PENSIEVE_SANITIZE})
+endif()
