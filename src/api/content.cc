@@ -1,0 +1,220 @@
+#include "api/content.h"
+
+#include <array>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "api/raw_json.h"
+#include "base/error.h"
+
+namespace pensieve::api {
+namespace {
+
+using boost::json::object;
+using boost::json::value;
+using engine::Role;
+
+/// One block with the bytes it was parsed from.
+struct Block {
+  const object& members;
+  std::string_view raw;
+};
+
+using Read = std::expected<void, Refusal>;
+
+std::unexpected<Refusal> refuse(std::string field, std::string reason) {
+  return std::unexpected(Refusal{std::move(field), std::move(reason)});
+}
+
+std::unexpected<Refusal> refuse_type(std::string_view type, std::string_view known) {
+  return refuse("", fmt::format("Input tag '{}' found using 'type' does not match any of the "
+                                "expected tags: {}",
+                                type, known));
+}
+
+std::expected<std::string_view, Refusal> type_of(const value& block) {
+  const object* members = block.if_object();
+  if (members == nullptr) return refuse("", "Input should be an object");
+  return require_string(*members, "type");
+}
+
+/// An id or a name: a string with at least one character.
+std::expected<std::string_view, Refusal> require_name(const object& block, std::string_view key) {
+  auto name = require_string(block, key);
+  if (name && name->empty()) {
+    return refuse(std::string(key), "String should have at least 1 character");
+  }
+  return name;
+}
+
+void append_line(std::string& out, std::string_view line) {
+  if (line.empty()) return;
+  if (!out.empty()) out += '\n';
+  out += line;
+}
+
+Read read_text(const Block& block, std::vector<Part>& parts) {
+  const auto text = require_string(block.members, "text");
+  if (!text) return std::unexpected(text.error());
+  if (!text->empty()) parts.push_back({Part::Kind::kText, std::string(*text), {}});
+  return {};
+}
+
+Read read_nothing(const Block&, std::vector<Part>&) {
+  return {};
+}
+
+Read refuse_image(const Block&, std::vector<Part>&) {
+  return refuse("", "this model cannot read images");
+}
+
+Read refuse_document(const Block&, std::vector<Part>&) {
+  return refuse("", "this model cannot read documents");
+}
+
+Read read_tool_use(const Block& block, std::vector<Part>& parts) {
+  const auto id = require_name(block.members, "id");
+  if (!id) return std::unexpected(id.error());
+  const auto name = require_name(block.members, "name");
+  if (!name) return std::unexpected(name.error());
+  const auto input = require(block.members, "input");
+  if (!input) return std::unexpected(input.error());
+  if (!(*input)->is_object()) return refuse("input", "Input should be an object");
+
+  Part part{Part::Kind::kToolUse, "<tool_call>\n{\"name\":", std::string(*id)};
+  append_json(part.text, *name);
+  part.text += ",\"arguments\":";
+  part.text += compact_json(raw_member(block.raw, "input"));
+  part.text += "}\n</tool_call>";
+  parts.push_back(std::move(part));
+  return {};
+}
+
+/// One block inside a tool result, as text. A picture there must not end the session: the model is
+/// told that it was left out.
+std::expected<std::string_view, Refusal> result_line(const value& block) {
+  const auto type = type_of(block);
+  if (!type) return std::unexpected(type.error());
+  const object& members = block.get_object();
+  if (*type == "text") return require_string(members, "text");
+  if (*type == "tool_reference") return require_name(members, "tool_name");
+  if (*type == "image") return "[image omitted: this model cannot read images]";
+  if (*type == "document") return "[document omitted: this model cannot read documents]";
+  return refuse_type(*type, "'text', 'image', 'document', 'tool_reference'");
+}
+
+std::expected<std::string, Refusal> result_text(const value& content) {
+  if (const boost::json::string* text = content.if_string()) {
+    return std::string(text->data(), text->size());
+  }
+  const boost::json::array* blocks = content.if_array();
+  if (blocks == nullptr) return refuse("", "Input should be a valid string or list");
+  std::string out;
+  for (std::size_t i = 0; i < blocks->size(); ++i) {
+    const auto line = result_line((*blocks)[i]);
+    if (!line) return std::unexpected(within(i, line.error()));
+    append_line(out, *line);
+  }
+  return out;
+}
+
+Read read_tool_result(const Block& block, std::vector<Part>& parts) {
+  const auto id = require_name(block.members, "tool_use_id");
+  if (!id) return std::unexpected(id.error());
+  Part part{Part::Kind::kToolResult, "<tool_response>\n", std::string(*id)};
+  const value* is_error = find(block.members, "is_error");
+  if (is_error != nullptr && *is_error == true) part.text += "Error: ";
+  if (const value* content = find(block.members, "content")) {
+    const auto text = result_text(*content);
+    if (!text) return std::unexpected(within("content", text.error()));
+    part.text += *text;
+  }
+  part.text += "\n</tool_response>";
+  parts.push_back(std::move(part));
+  return {};
+}
+
+struct BlockType {
+  std::string_view name;
+  Read (*read)(const Block&, std::vector<Part>&);
+  bool user, assistant, system;  // Whose messages it may stand in.
+};
+constexpr std::array kBlockTypes = {
+    BlockType{"text", read_text, true, true, true},
+    BlockType{"tool_use", read_tool_use, false, true, false},
+    BlockType{"tool_result", read_tool_result, true, false, false},
+    BlockType{"thinking", read_nothing, false, true, false},
+    BlockType{"redacted_thinking", read_nothing, false, true, false},
+    BlockType{"image", refuse_image, true, true, false},
+    BlockType{"document", refuse_document, true, true, false},
+    BlockType{"tool_addition", read_nothing, false, false, true},
+    BlockType{"tool_removal", read_nothing, false, false, true},
+};
+
+bool may_stand(const BlockType& type, Role role) {
+  switch (role) {
+    case Role::kUser:
+      return type.user;
+    case Role::kAssistant:
+      return type.assistant;
+    case Role::kSystem:
+      return type.system;
+  }
+  return false;
+}
+
+std::string tags_of(Role role) {
+  std::string tags;
+  for (const BlockType& type : kBlockTypes) {
+    if (may_stand(type, role)) tags += fmt::format("{}'{}'", tags.empty() ? "" : ", ", type.name);
+  }
+  return tags;
+}
+
+Read read_block(const value& block, std::string_view raw, Role role, std::vector<Part>& parts) {
+  const auto type = type_of(block);
+  if (!type) return std::unexpected(type.error());
+  for (const BlockType& known : kBlockTypes) {
+    if (known.name == *type && may_stand(known, role)) {
+      return known.read(Block{block.get_object(), raw}, parts);
+    }
+  }
+  return refuse_type(*type, tags_of(role));
+}
+
+/// The bytes of each block where a block needs its bytes, nothing elsewhere: most messages hold
+/// text only and are not read a second time.
+std::vector<std::string_view> raw_blocks(const boost::json::array& blocks, std::string_view raw) {
+  for (const value& block : blocks) {
+    const auto type = type_of(block);
+    if (!type || *type != "tool_use") continue;
+    std::vector<std::string_view> elements = raw_elements(raw);
+    PENSIEVE_CHECK(elements.size() == blocks.size());
+    return elements;
+  }
+  return std::vector<std::string_view>(blocks.size());
+}
+
+}  // namespace
+
+std::expected<std::vector<Part>, Refusal> parse_content(const value& content, std::string_view raw,
+                                                        Role role) {
+  std::vector<Part> parts;
+  if (const boost::json::string* text = content.if_string()) {
+    if (!text->empty()) {
+      parts.push_back({Part::Kind::kText, std::string(text->data(), text->size()), {}});
+    }
+    return parts;
+  }
+  const boost::json::array* blocks = content.if_array();
+  if (blocks == nullptr) return refuse("", "Input should be a valid string or list");
+  const std::vector<std::string_view> raws = raw_blocks(*blocks, raw);
+  for (std::size_t i = 0; i < blocks->size(); ++i) {
+    const Read read = read_block((*blocks)[i], raws[i], role, parts);
+    if (!read) return std::unexpected(within(i, read.error()));
+  }
+  return parts;
+}
+
+}  // namespace pensieve::api

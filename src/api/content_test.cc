@@ -1,0 +1,158 @@
+// Each kind of content block: what it becomes in the prompt, or how it is refused.
+#include "api/content.h"
+
+#include <gtest/gtest.h>
+
+#include "api/testing/bodies.h"
+
+namespace pensieve::api {
+namespace {
+
+using namespace std::literals;
+
+std::string message(std::string_view role, std::string_view blocks) {
+  return R"([{"role":")" + std::string(role) + R"(","content":[)" + std::string(blocks) + "]}]";
+}
+std::string of_user(std::string_view blocks) {
+  return prompt_of(message("user", blocks));
+}
+std::string of_assistant(std::string_view blocks) {
+  return prompt_of(message("assistant", blocks));
+}
+
+/// A tool result with this content.
+std::string of_result(std::string_view content, std::string_view members = "") {
+  return of_user(R"({"type":"tool_result","tool_use_id":"t","content":)" + std::string(content) +
+                 std::string(members) + "}");
+}
+
+TEST(ContentTest, KeepsEveryCharacterOfAText) {
+  EXPECT_EQ(of_user(R"({"type":"text","text":" \u0000\n\ud83d\ude00\u2028 "})"),
+            "u:  \0\n\xF0\x9F\x98\x80\xE2\x80\xA8 \n"s);
+}
+
+TEST(ContentTest, RefusesContentThatIsNeitherStringNorList) {
+  for (const std::string_view content : {"1", "null", "{}", "true"}) {
+    EXPECT_EQ(prompt_of(R"([{"role":"user","content":)" + std::string(content) + "}]"),
+              "refused: messages.0.content: Input should be a valid string or list");
+  }
+}
+
+TEST(ContentTest, RefusesMalformedBlocks) {
+  EXPECT_EQ(of_user("1"), "refused: messages.0.content.0: Input should be an object");
+  EXPECT_EQ(of_user("{}"), "refused: messages.0.content.0.type: Field required");
+  EXPECT_EQ(of_user(R"({"type":1})"),
+            "refused: messages.0.content.0.type: Input should be a valid string");
+  EXPECT_EQ(of_user(R"({"type":"text"})"), "refused: messages.0.content.0.text: Field required");
+  EXPECT_EQ(of_user(R"({"type":"text","text":null})"),
+            "refused: messages.0.content.0.text: Input should be a valid string");
+}
+
+TEST(ContentTest, RefusesUnknownBlocksByName) {
+  EXPECT_EQ(of_user(R"({"type":"text","text":"a"},{"type":"hologram"})"),
+            "refused: messages.0.content.1: Input tag 'hologram' found using 'type' does not match "
+            "any of the expected tags: 'text', 'tool_result', 'image', 'document'");
+}
+
+TEST(ContentTest, RefusesBlocksInTheWrongRole) {
+  EXPECT_EQ(of_user(R"({"type":"tool_use","id":"t","name":"n","input":{}})").substr(0, 58),
+            "refused: messages.0.content.0: Input tag 'tool_use' found ");
+  EXPECT_EQ(of_assistant(R"({"type":"tool_result","tool_use_id":"t"})").substr(0, 50),
+            "refused: messages.0.content.0: Input tag 'tool_res");
+  EXPECT_EQ(prompt_of(message("system", R"({"type":"image"})")),
+            "refused: messages.0.content.0: Input tag 'image' found using 'type' does not match "
+            "any of the expected tags: 'text', 'tool_addition', 'tool_removal'");
+}
+
+TEST(ContentTest, RefusesPicturesAndDocumentsOfAMessage) {
+  EXPECT_EQ(of_user(R"({"type":"text","text":"a"},{"type":"image","source":{}})"),
+            "refused: messages.0.content.1: this model cannot read images");
+  EXPECT_EQ(of_user(R"({"type":"document","source":{}})"),
+            "refused: messages.0.content.0: this model cannot read documents");
+}
+
+TEST(ContentTest, LeavesThinkingOutWithAnySignature) {
+  EXPECT_EQ(of_assistant(R"({"type":"thinking","thinking":"hm","signature":""},)"
+                         R"({"type":"redacted_thinking","data":"x"},{"type":"text","text":"a"})"),
+            "a: a\n...");
+}
+
+TEST(ContentTest, WritesAToolUseWithTheNumbersOfTheClient) {
+  EXPECT_EQ(of_assistant(R"({"type":"tool_use","id":"t","name":"a\"b","caller":{"type":"direct"},)"
+                         R"( "input" : {"z": 1.0, "a":[1e20 , 0.50],"s":"\u00e9 \n"} })"),
+            "a: <tool_call>\n"
+            R"({"name":"a\"b","arguments":{"z":1.0,"a":[1e20,0.50],"s":")"
+            "\xC3\xA9 \\n\"}}\n</tool_call>\n...");
+}
+
+TEST(ContentTest, TakesTheInputOfItsOwnBlock) {
+  EXPECT_EQ(of_assistant(R"({"type":"text","text":"],[{\"input\":{\"no\":1}}"},)"
+                         R"({"input":{"input":{"x":1}},"type":"tool_use","id":"a","name":"n"},)"
+                         R"({"type":"tool_use","input":{"no":1},"id":"b","name":"n","input":{}})"),
+            "a: ],[{\"input\":{\"no\":1}}\n"
+            "<tool_call>\n{\"name\":\"n\",\"arguments\":{\"input\":{\"x\":1}}}\n</tool_call>\n"
+            "<tool_call>\n{\"name\":\"n\",\"arguments\":{}}\n</tool_call>\n...");
+}
+
+TEST(ContentTest, RefusesMalformedToolUses) {
+  EXPECT_EQ(of_assistant(R"({"type":"tool_use","name":"n","input":{}})"),
+            "refused: messages.0.content.0.id: Field required");
+  EXPECT_EQ(of_assistant(R"({"type":"tool_use","id":"t","name":"","input":{}})"),
+            "refused: messages.0.content.0.name: String should have at least 1 character");
+  EXPECT_EQ(of_assistant(R"({"type":"tool_use","id":"t","name":"n"})"),
+            "refused: messages.0.content.0.input: Field required");
+  EXPECT_EQ(of_assistant(R"({"type":"tool_use","id":"t","name":"n","input":"{}"})"),
+            "refused: messages.0.content.0.input: Input should be an object");
+}
+
+TEST(ContentTest, WritesAToolResultHoweverItsContentIsSpelled) {
+  const std::string expected = "u: <tool_response>\nok\n</tool_response>\n";
+  EXPECT_EQ(of_result(R"("ok")"), expected);
+  EXPECT_EQ(of_result(R"([{"type":"text","text":"ok","cache_control":{}}])"), expected);
+  EXPECT_EQ(of_result(R"("ok")", R"(,"is_error":false)"), expected);
+  EXPECT_EQ(of_result(R"("ok")", R"(,"is_error":null)"), expected);
+}
+
+TEST(ContentTest, MarksAFailedToolResult) {
+  EXPECT_EQ(of_result(R"("exit 1")", R"(,"is_error":true)"),
+            "u: <tool_response>\nError: exit 1\n</tool_response>\n");
+}
+
+TEST(ContentTest, KeepsAToolResultWithoutContent) {
+  const std::string expected = "u: <tool_response>\n\n</tool_response>\n";
+  EXPECT_EQ(of_result("null"), expected);
+  EXPECT_EQ(of_result("[]"), expected);
+  EXPECT_EQ(of_result(R"("")"), expected);
+  EXPECT_EQ(of_user(R"({"type":"tool_result","tool_use_id":"t"})"), expected);
+}
+
+TEST(ContentTest, TellsTheModelWhatAToolResultLeftOut) {
+  EXPECT_EQ(of_result(R"([{"type":"text","text":"a"},{"type":"image"},{"type":"document"},)"
+                      R"({"type":"tool_reference","tool_name":"WebFetch"}])"),
+            "u: <tool_response>\na\n[image omitted: this model cannot read images]\n"
+            "[document omitted: this model cannot read documents]\nWebFetch\n</tool_response>\n");
+}
+
+TEST(ContentTest, RefusesMalformedToolResults) {
+  EXPECT_EQ(of_user(R"({"type":"tool_result","content":"x"})"),
+            "refused: messages.0.content.0.tool_use_id: Field required");
+  EXPECT_EQ(of_result("1"),
+            "refused: messages.0.content.0.content: Input should be a valid string or list");
+  EXPECT_EQ(of_result(R"([{"type":"text","text":"a"},{"type":"hologram"}])"),
+            "refused: messages.0.content.0.content.1: Input tag 'hologram' found using 'type' does "
+            "not match any of the expected tags: 'text', 'image', 'document', 'tool_reference'");
+  EXPECT_EQ(of_result(R"([{"type":"tool_reference"}])"),
+            "refused: messages.0.content.0.content.0.tool_name: Field required");
+}
+
+TEST(ContentTest, ReadsTheSystemFieldByTheSameRules) {
+  constexpr std::string_view kHi = R"([{"role":"user","content":"hi"}])";
+  EXPECT_EQ(prompt_of(kHi, R"("system":1)"),
+            "refused: system: Input should be a valid string or list");
+  EXPECT_EQ(prompt_of(kHi, R"("system":[{"type":"text"}])"),
+            "refused: system.0.text: Field required");
+  EXPECT_EQ(prompt_of(kHi, R"("system":[])"), "u: hi\n");
+}
+
+}  // namespace
+}  // namespace pensieve::api

@@ -1,0 +1,162 @@
+#include "api/response.h"
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "api/json.h"
+
+namespace pensieve::api {
+namespace {
+
+constexpr std::uint32_t kLimitMin = 1;
+constexpr std::uint32_t kLimitMax = 1000;
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+/// In a query, other than in a path, "+" is a space.
+std::string query_decoded(std::string_view text) {
+  std::string spaced(text);
+  std::ranges::replace(spaced, '+', ' ');
+  return percent_decoded(spaced);
+}
+
+std::expected<std::uint32_t, ApiError> parse_limit(std::string_view text) {
+  std::uint32_t limit = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), limit);
+  const bool is_number = end == text.data() + text.size() && code != std::errc::invalid_argument;
+  if (!is_number) return std::unexpected(invalid_request("limit: Input should be a valid integer"));
+  if (code == std::errc::result_out_of_range || limit > kLimitMax) {
+    return std::unexpected(
+        invalid_request(fmt::format("limit: Input should be less than or equal to {}", kLimitMax)));
+  }
+  if (limit < kLimitMin) {
+    return std::unexpected(invalid_request(
+        fmt::format("limit: Input should be greater than or equal to {}", kLimitMin)));
+  }
+  return limit;
+}
+
+/// Half-open range of positions in the list of all models.
+struct Range {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+  bool has_more = false;
+};
+
+Range range_of(std::span<const Model> models, const Page& page) {
+  const auto position = [&models](const std::string& id) {
+    return static_cast<std::size_t>(std::ranges::find(models, id, &Model::id) - models.begin());
+  };
+  if (!page.before_id.empty()) {
+    const std::size_t end = position(page.before_id);
+    if (end == models.size()) return {};
+    const std::size_t begin = end - std::min<std::size_t>(page.limit, end);
+    return {begin, end, begin > 0};
+  }
+  std::size_t begin = 0;
+  if (!page.after_id.empty()) {
+    const std::size_t after = position(page.after_id);
+    if (after == models.size()) return {};
+    begin = after + 1;
+  }
+  const std::size_t end = begin + std::min<std::size_t>(page.limit, models.size() - begin);
+  return {begin, end, end < models.size()};
+}
+
+void append_id(std::string& out, std::span<const Model> models, std::size_t index) {
+  if (index < models.size()) {
+    append_json(out, models[index].id);
+  } else {
+    out += "null";
+  }
+}
+
+}  // namespace
+
+std::string percent_decoded(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '%' && i + 2 < text.size()) {
+      const int high = hex_digit(text[i + 1]);
+      const int low = hex_digit(text[i + 2]);
+      if (high >= 0 && low >= 0) {
+        out += static_cast<char>(high * 16 + low);
+        i += 2;
+        continue;
+      }
+    }
+    out += text[i];
+  }
+  return out;
+}
+
+std::expected<Page, ApiError> parse_page(std::string_view query) {
+  Page page;
+  while (!query.empty()) {
+    const std::size_t end = std::min(query.find('&'), query.size());
+    const std::string_view pair = query.substr(0, end);
+    query.remove_prefix(std::min(end + 1, query.size()));
+    const std::size_t equals = pair.find('=');
+    if (equals == std::string_view::npos) continue;
+    const std::string key = query_decoded(pair.substr(0, equals));
+    std::string value = query_decoded(pair.substr(equals + 1));
+    if (value.empty()) continue;
+    if (key == "limit") {
+      const auto limit = parse_limit(value);
+      if (!limit) return std::unexpected(limit.error());
+      page.limit = *limit;
+    } else if (key == "after_id") {
+      page.after_id = std::move(value);
+    } else if (key == "before_id") {
+      page.before_id = std::move(value);
+    }
+  }
+  if (!page.after_id.empty() && !page.before_id.empty()) {
+    return std::unexpected(invalid_request("after_id and before_id cannot be used together"));
+  }
+  return page;
+}
+
+std::string model_body(const Model& model) {
+  std::string out = R"({"type":"model","id":)";
+  append_json(out, model.id);
+  out += R"(,"display_name":)";
+  append_json(out, model.display_name);
+  out += R"(,"created_at":)";
+  append_json(out, model.created_at);
+  out += R"(,"max_input_tokens":)";
+  append_json(out, model.input_tokens_max);
+  out += R"(,"max_tokens":)";
+  append_json(out, model.output_tokens_max);
+  out += R"(,"lifecycle":"active","capabilities":null})";
+  return out;
+}
+
+std::string models_body(std::span<const Model> models, const Page& page) {
+  const Range range = range_of(models, page);
+  const std::span<const Model> listed = models.subspan(range.begin, range.end - range.begin);
+  std::string out = R"({"data":[)";
+  for (std::size_t i = 0; i < listed.size(); ++i) {
+    if (i > 0) out += ',';
+    out += model_body(listed[i]);
+  }
+  out += R"(],"has_more":)";
+  out += range.has_more ? "true" : "false";
+  out += R"(,"first_id":)";
+  append_id(out, listed, 0);
+  out += R"(,"last_id":)";
+  append_id(out, listed, listed.empty() ? 0 : listed.size() - 1);
+  out += '}';
+  return out;
+}
+
+}  // namespace pensieve::api

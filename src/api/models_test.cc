@@ -1,0 +1,122 @@
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <boost/json.hpp>
+
+#include "api/response.h"
+
+namespace pensieve::api {
+namespace {
+
+Model model(std::string id) {
+  return {std::move(id), "Shown", "2026-01-01T00:00:00Z", 8192, 4096};
+}
+
+const std::vector<Model> kModels = {model("a"), model("b"), model("c"), model("d")};
+
+/// The ids of a page, and "+" where there are more.
+std::string listed(const Page& page, const std::vector<Model>& models = kModels) {
+  const boost::json::value body = boost::json::parse(models_body(models, page));
+  std::string ids;
+  for (const auto& item : body.at("data").as_array()) ids += item.at("id").as_string().c_str();
+  if (ids.empty()) {
+    EXPECT_TRUE(body.at("first_id").is_null());
+    EXPECT_TRUE(body.at("last_id").is_null());
+  } else {
+    EXPECT_EQ(body.at("first_id"), body.at("data").as_array().front().at("id"));
+    EXPECT_EQ(body.at("last_id"), body.at("data").as_array().back().at("id"));
+  }
+  return body.at("has_more").as_bool() ? ids + "+" : ids;
+}
+
+Page page(std::uint32_t limit, std::string after_id = "", std::string before_id = "") {
+  return {limit, std::move(after_id), std::move(before_id)};
+}
+
+std::string page_refusal(std::string_view query) {
+  const auto parsed = parse_page(query);
+  if (parsed) return "accepted";
+  EXPECT_EQ(parsed.error().status, 400U);
+  return parsed.error().message;
+}
+
+TEST(ModelBodyTest, HasTheExactShape) {
+  EXPECT_EQ(model_body(model("Qwen/Qwen3-8B:Q4_K_M")),
+            R"({"type":"model","id":"Qwen/Qwen3-8B:Q4_K_M","display_name":"Shown",)"
+            R"("created_at":"2026-01-01T00:00:00Z","max_input_tokens":8192,"max_tokens":4096,)"
+            R"("lifecycle":"active","capabilities":null})");
+}
+
+TEST(ModelsBodyTest, HasTheExactShape) {
+  const std::vector<Model> one = {model("a")};
+  EXPECT_EQ(models_body(one, {}), R"({"data":[)" + model_body(one[0]) +
+                                      R"(],"has_more":false,"first_id":"a","last_id":"a"})");
+  EXPECT_EQ(models_body({}, {}), R"({"data":[],"has_more":false,"first_id":null,"last_id":null})");
+}
+
+TEST(ModelsBodyTest, PagesForward) {
+  EXPECT_EQ(listed(page(20)), "abcd");
+  EXPECT_EQ(listed(page(4)), "abcd");
+  EXPECT_EQ(listed(page(3)), "abc+");
+  EXPECT_EQ(listed(page(3, "c")), "d");
+  EXPECT_EQ(listed(page(2, "a")), "bc+");
+  EXPECT_EQ(listed(page(3, "a")), "bcd");
+  EXPECT_EQ(listed(page(3, "d")), "");
+}
+
+TEST(ModelsBodyTest, PagesBackward) {
+  EXPECT_EQ(listed(page(2, "", "d")), "bc+");
+  EXPECT_EQ(listed(page(3, "", "d")), "abc");
+  EXPECT_EQ(listed(page(1, "", "a")), "");
+}
+
+TEST(ModelsBodyTest, AnUnknownCursorEndsTheListing) {
+  EXPECT_EQ(listed(page(3, "gone")), "");
+  EXPECT_EQ(listed(page(3, "", "gone")), "");
+}
+
+TEST(ParsePageTest, HasDefaultsAndIgnoresWhatItDoesNotKnow) {
+  for (const std::string_view query : {"", "beta=true", "&&", "limit", "limit=", "=", "x=%ZZ&"}) {
+    const auto parsed = parse_page(query);
+    ASSERT_TRUE(parsed) << query;
+    EXPECT_EQ(parsed->limit, 20U);
+    EXPECT_EQ(parsed->after_id, "");
+    EXPECT_EQ(parsed->before_id, "");
+  }
+}
+
+TEST(ParsePageTest, ReadsEncodedCursors) {
+  const auto after = parse_page("beta=true&after_id=Qwen%2FQwen3:8B+x&limit=1000");
+  ASSERT_TRUE(after);
+  EXPECT_EQ(after->after_id, "Qwen/Qwen3:8B x");
+  EXPECT_EQ(after->limit, 1000U);
+  EXPECT_EQ(parse_page("before_id=b")->before_id, "b");
+}
+
+TEST(ParsePageTest, RefusesLimitsOutOfRange) {
+  EXPECT_EQ(page_refusal("limit=1"), "accepted");
+  EXPECT_EQ(page_refusal("limit=0"), "limit: Input should be greater than or equal to 1");
+  EXPECT_EQ(page_refusal("limit=1001"), "limit: Input should be less than or equal to 1000");
+  EXPECT_EQ(page_refusal("limit=99999999999"), "limit: Input should be less than or equal to 1000");
+  for (const std::string_view query : {"limit=x", "limit=-1", "limit=1.5", "limit=1x"}) {
+    EXPECT_EQ(page_refusal(query), "limit: Input should be a valid integer") << query;
+  }
+}
+
+TEST(ParsePageTest, RefusesTwoDirectionsAtOnce) {
+  EXPECT_EQ(page_refusal("after_id=a&before_id=b"),
+            "after_id and before_id cannot be used together");
+}
+
+TEST(PercentDecodedTest, DecodesEscapesAndLeavesBadOnes) {
+  EXPECT_EQ(percent_decoded("Qwen%2FQwen3-8B:Q4_K_M"), "Qwen/Qwen3-8B:Q4_K_M");
+  EXPECT_EQ(percent_decoded("%2f%C3%a9"), "/\xC3\xA9");
+  EXPECT_EQ(percent_decoded("%"), "%");
+  EXPECT_EQ(percent_decoded("%2"), "%2");
+  EXPECT_EQ(percent_decoded("%2G%G2%%41"), "%2G%G2%A");
+  EXPECT_EQ(percent_decoded("a+b"), "a+b");
+  EXPECT_EQ(percent_decoded("%252F"), "%2F");
+}
+
+}  // namespace
+}  // namespace pensieve::api

@@ -1,0 +1,163 @@
+#include "api/prompt.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "api/content.h"
+#include "api/raw_json.h"
+#include "base/error.h"
+
+namespace pensieve::api {
+namespace {
+
+using boost::json::object;
+using boost::json::value;
+using engine::Role;
+
+struct Turn {
+  Role role = Role::kUser;
+  std::vector<Part> parts;  // At least one.
+};
+
+std::optional<Role> role_from(const value& role) {
+  if (role == "user") return Role::kUser;
+  if (role == "assistant") return Role::kAssistant;
+  if (role == "system") return Role::kSystem;
+  return std::nullopt;
+}
+
+/// Claude Code derives the line from the first user prompt. Only the line goes: a client that
+/// sends its system prompt as one string keeps the rest.
+void drop_billing_lines(std::vector<Part>& parts) {
+  constexpr std::string_view kBilling = "x-anthropic-billing-header:";
+  for (Part& part : parts) {
+    if (!part.text.starts_with(kBilling)) continue;
+    const std::size_t line_end = part.text.find('\n');
+    part.text.erase(0, line_end == std::string::npos ? line_end : line_end + 1);
+  }
+  std::erase_if(parts, [](const Part& part) { return part.text.empty(); });
+}
+
+void append_turn(std::vector<Turn>& turns, Role role, std::vector<Part> parts) {
+  if (role == Role::kSystem) drop_billing_lines(parts);
+  if (parts.empty()) return;
+  if (turns.empty() || turns.back().role != role) {
+    turns.push_back({role, std::move(parts)});
+    return;
+  }
+  std::vector<Part>& last = turns.back().parts;
+  std::move(parts.begin(), parts.end(), std::back_inserter(last));
+}
+
+/// Puts the results of `turn` into the order of `calls`; all other parts stay in their places.
+void sort_results(Turn& turn, const std::unordered_map<std::string, std::size_t>& calls) {
+  const auto rank = [&calls](const Part& part) {
+    const auto call = calls.find(part.tool_use_id);
+    return call == calls.end() ? calls.size() : call->second;
+  };
+  std::vector<Part> results;
+  for (Part& part : turn.parts) {
+    if (part.kind == Part::Kind::kToolResult) results.push_back(std::move(part));
+  }
+  std::ranges::stable_sort(results, {}, rank);
+  auto next = results.begin();
+  for (Part& part : turn.parts) {
+    if (part.kind == Part::Kind::kToolResult) part = std::move(*next++);
+  }
+}
+
+void sort_results(std::vector<Turn>& turns) {
+  std::unordered_map<std::string, std::size_t> calls;
+  for (Turn& turn : turns) {
+    if (turn.role == Role::kUser) sort_results(turn, calls);
+    if (turn.role != Role::kAssistant) continue;
+    calls.clear();
+    for (const Part& part : turn.parts) {
+      if (part.kind == Part::Kind::kToolUse) calls.emplace(part.tool_use_id, calls.size());
+    }
+  }
+}
+
+std::string joined(const std::vector<Part>& parts) {
+  std::string text;
+  for (const Part& part : parts) {
+    if (&part != &parts.front()) text += '\n';
+    text += part.text;
+  }
+  return text;
+}
+
+engine::Prompt prompt_of(std::vector<Turn> turns) {
+  sort_results(turns);
+  engine::Prompt prompt;
+  for (const Turn& turn : turns) prompt.messages.push_back({turn.role, joined(turn.parts)});
+  if (turns.empty() || turns.back().role != Role::kAssistant) return prompt;
+
+  std::string& last = prompt.messages.back().text;
+  const std::size_t end = last.find_last_not_of(" \t\r\n\v\f");
+  last.erase(end == std::string::npos ? 0 : end + 1);
+  prompt.continues_last = !last.empty();
+  if (last.empty()) prompt.messages.pop_back();
+  return prompt;
+}
+
+std::expected<void, Refusal> append_message(const value& message, std::string_view raw,
+                                            std::vector<Turn>& turns) {
+  const object* members = message.if_object();
+  if (members == nullptr) return std::unexpected(Refusal{"", "Input should be an object"});
+  const auto role_value = require(*members, "role");
+  if (!role_value) return std::unexpected(role_value.error());
+  const std::optional<Role> role = role_from(**role_value);
+  if (!role) {
+    return std::unexpected(Refusal{"role", "Input should be 'user', 'assistant' or 'system'"});
+  }
+  const auto content = require(*members, "content");
+  if (!content) return std::unexpected(content.error());
+  auto parts = parse_content(**content, raw_member(raw, "content"), *role);
+  if (!parts) return std::unexpected(within("content", parts.error()));
+  append_turn(turns, *role, *std::move(parts));
+  return {};
+}
+
+}  // namespace
+
+std::expected<engine::Prompt, Refusal> parse_prompt(const object& body, std::string_view raw) {
+  std::vector<Turn> turns;
+  if (const value* system = find(body, "system")) {
+    auto parts = parse_content(*system, {}, Role::kSystem);
+    if (!parts) return std::unexpected(within("system", parts.error()));
+    append_turn(turns, Role::kSystem, *std::move(parts));
+  }
+
+  const auto list = require(body, "messages");
+  if (!list) return std::unexpected(list.error());
+  const boost::json::array* messages = (*list)->if_array();
+  if (messages == nullptr) {
+    return std::unexpected(Refusal{"messages", "Input should be a valid list"});
+  }
+  if (messages->empty()) {
+    return std::unexpected(Refusal{"messages", "at least one message is required"});
+  }
+  const std::vector<std::string_view> raws = raw_elements(raw_member(raw, "messages"));
+  PENSIEVE_CHECK(raws.size() == messages->size());
+  for (std::size_t i = 0; i < messages->size(); ++i) {
+    const auto appended = append_message((*messages)[i], raws[i], turns);
+    if (!appended) {
+      return std::unexpected(within("messages", within(i, appended.error())));
+    }
+  }
+
+  engine::Prompt prompt = prompt_of(std::move(turns));
+  const auto is_spoken = [](const engine::Message& m) { return m.role != Role::kSystem; };
+  if (std::ranges::none_of(prompt.messages, is_spoken)) {
+    return std::unexpected(
+        Refusal{"messages", "at least one user or assistant message must have content"});
+  }
+  return prompt;
+}
+
+}  // namespace pensieve::api

@@ -1,0 +1,146 @@
+#include "api/response.h"
+
+#include "api/json.h"
+
+namespace pensieve::api {
+namespace {
+
+std::string event(std::string_view name, std::string_view data) {
+  std::string out = "event: ";
+  out += name;
+  out += "\ndata: ";
+  out += data;
+  out += "\n\n";
+  return out;
+}
+
+std::string indexed(std::string_view type, std::uint32_t index) {
+  std::string out = R"({"type":")";
+  out += type;
+  out += R"(","index":)";
+  append_json(out, index);
+  return out;
+}
+
+void append_usage(std::string& out, const Usage& usage) {
+  out += R"("usage":{"input_tokens":)";
+  append_json(out, usage.input_tokens);
+  out += R"(,"cache_creation_input_tokens":)";
+  append_json(out, usage.cache_creation_input_tokens);
+  out += R"(,"cache_read_input_tokens":)";
+  append_json(out, usage.cache_read_input_tokens);
+  out += R"(,"output_tokens":)";
+  append_json(out, usage.output_tokens);
+  out += '}';
+}
+
+void append_stop(std::string& out, const Stop& stop) {
+  out += R"("stop_reason":)";
+  append_json(out, name(stop.reason));
+  out += R"(,"stop_sequence":)";
+  if (stop.sequence.empty()) {
+    out += "null";
+  } else {
+    append_json(out, stop.sequence);
+  }
+}
+
+/// A message up to and with `"content":[`.
+std::string message_head(std::string_view id, std::string_view model) {
+  std::string out = R"({"id":)";
+  append_json(out, id);
+  out += R"(,"type":"message","role":"assistant","model":)";
+  append_json(out, model);
+  out += R"(,"content":[)";
+  return out;
+}
+
+}  // namespace
+
+std::string_view name(StopReason reason) {
+  switch (reason) {
+    case StopReason::kEndTurn:
+      return "end_turn";
+    case StopReason::kMaxTokens:
+      return "max_tokens";
+    case StopReason::kStopSequence:
+      return "stop_sequence";
+    case StopReason::kContextWindowExceeded:
+      return "model_context_window_exceeded";
+  }
+  return "end_turn";
+}
+
+std::string message_body(std::string_view id, std::string_view model, std::string_view text,
+                         const Stop& stop, const Usage& usage) {
+  std::string out = message_head(id, model);
+  if (!text.empty()) {
+    out += R"({"type":"text","text":)";
+    append_json(out, text);
+    out += '}';
+  }
+  out += "],";
+  append_stop(out, stop);
+  out += ',';
+  append_usage(out, usage);
+  out += '}';
+  return out;
+}
+
+std::string message_start_event(std::string_view id, std::string_view model, const Usage& usage) {
+  std::string data = R"({"type":"message_start","message":)";
+  data += message_head(id, model);
+  data += R"(],"stop_reason":null,"stop_sequence":null,)";
+  Usage at_start = usage;
+  at_start.output_tokens = 1;
+  append_usage(data, at_start);
+  data += "}}";
+  return event("message_start", data);
+}
+
+std::string ping_event() {
+  return event("ping", R"({"type":"ping"})");
+}
+
+std::string text_block_start_event(std::uint32_t index) {
+  return event("content_block_start", indexed("content_block_start", index) +
+                                          R"(,"content_block":{"type":"text","text":""}})");
+}
+
+std::string text_delta_event(std::uint32_t index, std::string_view text) {
+  std::string data = indexed("content_block_delta", index);
+  data += R"(,"delta":{"type":"text_delta","text":)";
+  append_json(data, text);
+  data += "}}";
+  return event("content_block_delta", data);
+}
+
+std::string block_stop_event(std::uint32_t index) {
+  return event("content_block_stop", indexed("content_block_stop", index) + "}");
+}
+
+std::string message_delta_event(const Stop& stop, const Usage& usage) {
+  std::string data = R"({"type":"message_delta","delta":{)";
+  append_stop(data, stop);
+  data += "},";
+  append_usage(data, usage);
+  data += '}';
+  return event("message_delta", data);
+}
+
+std::string message_stop_event() {
+  return event("message_stop", R"({"type":"message_stop"})");
+}
+
+std::string error_event(const ApiError& error, std::string_view request_id) {
+  return event("error", error_body(error, request_id));
+}
+
+std::string count_tokens_body(std::uint32_t input_tokens) {
+  std::string out = R"({"input_tokens":)";
+  append_json(out, input_tokens);
+  out += '}';
+  return out;
+}
+
+}  // namespace pensieve::api

@@ -1,0 +1,89 @@
+// What the server says: messages, stream events, models, token counts. Bytes out, no sockets.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "api/error.h"
+
+namespace pensieve::api {
+
+/// Tokens of one request. `input_tokens` excludes those that were read from the cache, as the API
+/// defines it.
+struct Usage {
+  std::uint32_t input_tokens = 0;
+  std::uint32_t cache_creation_input_tokens = 0;
+  std::uint32_t cache_read_input_tokens = 0;
+  std::uint32_t output_tokens = 0;
+};
+
+enum class StopReason : std::uint8_t {
+  kEndTurn,
+  kMaxTokens,
+  kStopSequence,
+  kContextWindowExceeded,
+};
+std::string_view name(StopReason reason);  // "end_turn", "model_context_window_exceeded", ...
+
+struct Stop {
+  StopReason reason = StopReason::kEndTurn;
+  std::string sequence;  // The stop sequence that was met; JSON null where empty.
+};
+
+/// A new id: `prefix` ("msg_", "req_") and 24 random characters of [0-9A-Za-z]; unique across
+/// restarts.
+std::string new_id(std::string_view prefix);
+
+/// A whole, not streamed, message with one text block (none where `text` is empty).
+std::string message_body(std::string_view id, std::string_view model, std::string_view text,
+                         const Stop& stop, const Usage& usage);
+
+// Stream events: complete SSE frames, "event: ...\ndata: ...\n\n". Text should be
+// whole UTF-8 characters: half a character becomes U+FFFD.
+
+/// Says 1 output token whatever `usage` says, as Anthropic's API does; message_delta has the truth.
+std::string message_start_event(std::string_view id, std::string_view model, const Usage& usage);
+std::string ping_event();
+std::string text_block_start_event(std::uint32_t index);
+std::string text_delta_event(std::uint32_t index, std::string_view text);
+std::string block_stop_event(std::uint32_t index);
+/// `usage` is of the whole request: clients overwrite what message_start said.
+std::string message_delta_event(const Stop& stop, const Usage& usage);
+std::string message_stop_event();
+std::string error_event(const ApiError& error, std::string_view request_id);
+
+std::string count_tokens_body(std::uint32_t input_tokens);
+
+struct Model {
+  std::string id;
+  std::string display_name;
+  std::string created_at;              // RFC 3339.
+  std::uint32_t input_tokens_max = 0;  // The real context window.
+  std::uint32_t output_tokens_max = 0;
+};
+
+/// The `limit`, `after_id` and `before_id` of a listing's query, checked.
+struct Page {
+  std::uint32_t limit = 20;  // 1 to 1000.
+  std::string after_id;
+  std::string before_id;
+};
+/// `query` is what follows `?`, still percent-encoded; unknown keys and empty values are ignored.
+/// Errors: 400 for a limit that is no integer or out of range, and for both ids at once.
+std::expected<Page, ApiError> parse_page(std::string_view query);
+
+std::string model_body(const Model& model);
+
+/// The models right after `after_id`, right before `before_id`, or from the start; always in the
+/// order of `models`. A cursor that is not in the list (its model was removed between two pages)
+/// gives an empty last page, so that a client that follows pages comes to an end.
+std::string models_body(std::span<const Model> models, const Page& page);
+
+/// Undoes percent-encoding (`%2F` in model ids). Bad escapes stay as they are.
+std::string percent_decoded(std::string_view text);
+
+}  // namespace pensieve::api

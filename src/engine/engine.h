@@ -1,0 +1,146 @@
+// The one interface to inference. Everything above it (batch loop, worker, gateway, api) speaks
+// these plain types; only engine/<name>.cc sees the headers of an inference library.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/error.h"
+
+namespace pensieve::engine {
+
+using Token = std::int32_t;
+
+/// One of the `sequences_max` places in the KV cache, counted from 0. A sequence is the list of
+/// tokens that its place holds; the caller keeps that list, the engine keeps the KV of it.
+using SequenceId = std::uint32_t;
+
+enum class Role : std::uint8_t { kSystem, kUser, kAssistant };
+
+/// One turn in canonical form: neighbours never share a role, except that a kSystem message may
+/// stand anywhere and is rendered where it stands.
+struct Message {
+  Role role = Role::kUser;
+  std::string text;
+};
+
+struct Prompt {
+  std::vector<Message> messages;
+  /// The last message is the assistant's and is continued, not followed by a new turn.
+  bool continues_last = false;
+};
+
+/// Unset means the engine's default for the model; the request decides where it says something.
+struct Sampling {
+  std::optional<float> temperature;   // 0 is greedy. In [0, 2].
+  std::optional<float> top_p;         // In (0, 1].
+  std::optional<std::int32_t> top_k;  // >= 1.
+  std::optional<std::uint32_t> seed;
+};
+
+struct LoadOptions {
+  std::string model_path;
+  /// Cells of the KV cache, shared by all sequences. 0: the model's trained window.
+  std::uint32_t context_tokens = 0;
+  std::uint32_t sequences_max = 4;
+  /// Most tokens in one step(); compute buffers grow with it.
+  std::uint32_t step_tokens_max = 512;
+  std::uint32_t threads = 1;
+};
+
+/// Upper bound of the memory that a load with the same options takes, by part.
+struct MemoryEstimate {
+  /// File-backed pages: the kernel counts them as available, but the model is unusable without.
+  Bytes weights_mapped;
+  Bytes weights_copied;  // Anonymous copies of weights (repacking, no mmap).
+  Bytes kv;
+  Bytes compute;
+  Bytes process;  // Vocabulary, allocator, stacks, code.
+
+  constexpr Bytes anonymous() const {
+    return Bytes(weights_copied.count() + kv.count() + compute.count() + process.count());
+  }
+  constexpr Bytes total() const { return Bytes(anonymous().count() + weights_mapped.count()); }
+};
+
+struct Plan {
+  MemoryEstimate estimate;
+  std::uint32_t context_tokens = 0;        // What a load would give; never 0.
+  std::uint32_t context_train_tokens = 0;  // The window that the model was trained for.
+};
+
+struct ModelInfo {
+  std::string description;  // E.g. "llama 135M Q4_1", for people.
+  std::uint32_t context_tokens = 0;
+  std::uint32_t context_train_tokens = 0;
+};
+
+/// What one sequence contributes to a step: its next tokens, in order, after those it holds.
+struct StepInput {
+  SequenceId sequence = 0;
+  std::span<const Token> tokens;  // At least one.
+  bool samples = false;           // Sample the token that follows the last of `tokens`.
+};
+
+/// Shows that work inside a long call goes on; a watchdog tells "slow" from "hung" by it.
+/// Called often, from any of the engine's threads; must not block.
+using ProgressTick = std::function<void()>;
+
+/// Ownership: the caller owns the engine; an engine owns its model and caches.
+/// Thread-safety: plan() and load() come first, from one thread. After load(), tokenize(),
+/// append_piece() and ends_generation() may be called from any thread; all others from one thread.
+/// Errors: kInvalidArgument and kNotFound are about the input or the file; kOutOfMemory means that
+/// nothing was changed and less may be asked for; anything else ends the worker.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  /// What load() would take, without loading weights. May be called again with other options.
+  virtual Result<Plan> plan(const LoadOptions& options) = 0;
+
+  /// Loads the model; `progress` gets 0..1. Called once.
+  virtual Result<ModelInfo> load(const LoadOptions& options,
+                                 const std::function<void(float)>& progress) = 0;
+
+  /// Renders the prompt through the model's chat template and tokenises it. Never empty.
+  virtual Result<std::vector<Token>> tokenize(const Prompt& prompt) const = 0;
+
+  /// Appends the bytes of `token`. A piece may end inside a UTF-8 character.
+  virtual void append_piece(Token token, std::string& out) const = 0;
+
+  virtual bool ends_generation(Token token) const = 0;
+
+  /// Starts sampling for `sequence` anew; `history` is what the sampler should know of (penalties).
+  virtual Result<void> set_sampling(SequenceId sequence, const Sampling& sampling,
+                                    std::span<const Token> history) = 0;
+
+  /// Forgets all of `sequence` after its first `tokens` tokens and returns how many it really
+  /// kept: fewer, down to 0, where the engine cannot go back so far (sliding windows).
+  virtual std::uint32_t keep_prefix(SequenceId sequence, std::uint32_t tokens) = 0;
+
+  /// Makes `to` hold the first `tokens` tokens of `from`, sharing the cells; what `to` held is
+  /// forgotten. Returns how many it holds now: 0 where the engine cannot share.
+  virtual std::uint32_t share_prefix(SequenceId from, SequenceId to, std::uint32_t tokens) = 0;
+
+  /// Processes all inputs in one batch and appends one sampled token per input that samples, in
+  /// the order of the inputs. REQUIRES: the sum of tokens <= step_tokens_max, no sequence twice.
+  /// kOutOfMemory: no free cells; no sequence has changed.
+  virtual Result<void> step(std::span<const StepInput> inputs, std::vector<Token>& sampled) = 0;
+
+  /// Gives back what the engine's allocator keeps for later (never KV). Returns the bytes that
+  /// came back, measured.
+  virtual Bytes clear_cache() = 0;
+
+  /// Bytes per token that a sequence holds in the KV cache, for reports.
+  virtual Bytes kv_per_token() const = 0;
+};
+
+using EngineFactory = std::function<std::unique_ptr<Engine>(const ProgressTick& tick)>;
+
+}  // namespace pensieve::engine
