@@ -1,0 +1,102 @@
+// How short of memory we are, as one of five levels, and when that judgement may change.
+//
+// Pure values: no clock, no I/O, no locks. memory/monitor.h feeds it, memory/admission.h obeys it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+
+namespace pensieve::memory {
+
+/// Ordered: a later level is always the worse one, so `a > b` reads "a is worse than b".
+enum class Level : std::uint8_t { kSafe, kCaution, kWarning, kCritical, kEmergency };
+
+/// As people and the `x-memory-status` header see it.
+constexpr std::string_view name(Level level) {
+  switch (level) {
+    case Level::kSafe:
+      return "Safe";
+    case Level::kCaution:
+      return "Caution";
+    case Level::kWarning:
+      return "Warning";
+    case Level::kCritical:
+      return "Critical";
+    case Level::kEmergency:
+      return "Emergency";
+  }
+  return "Emergency";  // Not reached; the worst name if it were.
+}
+
+/// What an unreadable or outdated figure counts as. Not knowing is treated as nearly the worst
+/// we can know: the gateway refuses new work, but running requests go on.
+inline constexpr Level kLevelWhenUnknown = Level::kCritical;
+
+/// Floors of available memory. At exactly a floor we are still on its good side.
+struct Floors {
+  Bytes caution = 3_GiB;
+  Bytes warning = 2_GiB;
+  Bytes critical = 1_GiB;
+  Bytes emergency = 512_MiB;
+
+  constexpr bool ordered() const {
+    return caution > warning && warning > critical && critical > emergency;
+  }
+};
+static_assert(Floors().ordered());
+
+constexpr Level level_for(Bytes available, const Floors& floors) {
+  if (available < floors.emergency) return Level::kEmergency;
+  if (available < floors.critical) return Level::kCritical;
+  if (available < floors.warning) return Level::kWarning;
+  if (available < floors.caution) return Level::kCaution;
+  return Level::kSafe;
+}
+
+/// Follows measured levels, quick to worsen and slow to recover.
+///
+/// A worse measurement counts at once. A better one counts only after `recovery_hold` without a
+/// relapse, and then only as far as the worst level seen during that time. Without the hold, a
+/// model that is unloaded and loaded again around a floor would flap admission on and off. The
+/// first measurement counts at once, whatever it is: there is no earlier level to recover from.
+class LevelTracker {
+ public:
+  constexpr explicit LevelTracker(Duration recovery_hold) : recovery_hold_(recovery_hold) {}
+
+  constexpr Level level() const { return level_; }
+
+  /// REQUIRES: `now` is not before the `now` of the previous call.
+  constexpr void observe(Level measured, TimePoint now) {
+    if (measured >= level_) {
+      level_ = measured;
+      recovery_.reset();
+      return;
+    }
+    if (!recovery_) recovery_ = Recovery{now, measured};
+    recovery_->worst = std::max(recovery_->worst, measured);
+    if (now - recovery_->since >= recovery_hold_) {
+      level_ = recovery_->worst;
+      recovery_.reset();
+    }
+  }
+
+  /// A measurement failed. The hold starts anew: time in which we did not look proves nothing.
+  constexpr void observe_unknown() { recovery_.reset(); }
+
+ private:
+  struct Recovery {
+    TimePoint since;
+    Level worst;
+  };
+
+  Duration recovery_hold_;
+  Level level_ = Level::kSafe;
+  std::optional<Recovery> recovery_;  // Engaged while measurements are better than level_.
+};
+
+}  // namespace pensieve::memory
