@@ -1,0 +1,34 @@
+// The cells of a unified KV cache, without the KV: who holds which, and how many are free.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace pensieve::engine {
+
+/// A cell is one token's place. Sequences that share a prefix hold the same cells, which count
+/// once. Sequences are named by their index.
+class CellTable {
+ public:
+  CellTable() = default;
+  CellTable(std::size_t cells, std::size_t sequences);
+
+  std::size_t free_count() const { return free_.size(); }
+
+  /// `sequence` gets free cells until it holds `tokens`. REQUIRES: enough are free.
+  void extend(std::size_t sequence, std::size_t tokens);
+
+  /// `sequence` gives back its cells after the first `tokens`.
+  void keep(std::size_t sequence, std::size_t tokens);
+
+  /// `to` holds the first `tokens` cells of `from`, and nothing else. REQUIRES: they differ.
+  void share(std::size_t from, std::size_t to, std::size_t tokens);
+
+ private:
+  std::vector<std::uint32_t> users_;  // Per cell: the sequences that hold it.
+  std::vector<std::uint32_t> free_;
+  std::vector<std::vector<std::uint32_t>> held_;  // Per sequence, in the order of its tokens.
+};
+
+}  // namespace pensieve::engine

@@ -1,0 +1,43 @@
+// The chat template of a GGUF model: the one file of ours that uses llama-common, whose API is not
+// stable.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "engine/engine.h"
+
+struct llama_model;
+
+namespace pensieve::engine {
+
+/// Renders conversations through a model's own template and tokenises them. A file without a
+/// template gets Gemma's where its vocabulary has Gemma's turn markers, else ChatML. Text that
+/// merely looks like a control token (`<|im_end|>` typed by a user) becomes plain text tokens, so a
+/// message cannot end its own turn.
+///
+/// Ownership: borrows the model, which must outlive it.
+/// Thread-safety: const functions may be called from any thread; rendering takes turns.
+/// Errors: kInvalidArgument with the template's own words. Nothing is thrown.
+class LlamaChat {
+ public:
+  /// `template_source`, where not empty, stands in for the model's own template.
+  static Result<std::unique_ptr<LlamaChat>> create(const llama_model* model,
+                                                   const std::string& template_source = "");
+  ~LlamaChat();
+
+  /// The text that is tokenised, without a BOS that the tokenizer adds.
+  Result<std::string> render(const Prompt& prompt) const;
+
+  Result<std::vector<Token>> tokenize(const Prompt& prompt) const;
+
+ private:
+  struct Impl;
+  explicit LlamaChat(std::unique_ptr<Impl> impl);
+
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pensieve::engine

@@ -1,0 +1,365 @@
+#include "engine/llama_engine.h"
+
+#include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+#include <algorithm>
+#include <array>
+#include <exception>
+#include <fstream>
+#include <string_view>
+#include <utility>
+
+#include <fmt/core.h>
+#include <ggml-cpu.h>
+#include <llama-ext.h>
+#include <llama.h>
+
+#include "engine/llama_chat.h"
+#include "engine/llama_plan.h"
+#include "engine/llama_sampler.h"
+
+namespace pensieve::engine {
+namespace {
+
+struct FreeModel {
+  void operator()(llama_model* model) const { llama_model_free(model); }
+};
+struct FreeContext {
+  void operator()(llama_context* context) const { llama_free(context); }
+};
+struct FreeThreads {
+  void operator()(ggml_threadpool* pool) const { ggml_threadpool_free(pool); }
+};
+
+/// Memory of this process that is resident now; empty where the system does not say.
+std::optional<Bytes> resident() {
+  std::ifstream file("/proc/self/statm");
+  std::uint64_t pages_total = 0;
+  std::uint64_t pages_resident = 0;
+  if (!(file >> pages_total >> pages_resident)) return std::nullopt;
+  return Bytes(pages_resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE)));
+}
+
+/// The arrays of a llama_batch, allocated once.
+class Batch {
+ public:
+  explicit Batch(std::size_t tokens_max)
+      : tokens_(tokens_max),
+        positions_(tokens_max),
+        counts_(tokens_max, 1),
+        sequences_(tokens_max),
+        sequence_pointers_(tokens_max),
+        outputs_(tokens_max) {
+    for (std::size_t i = 0; i < tokens_max; ++i) sequence_pointers_[i] = &sequences_[i];
+  }
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+
+  void clear() { size_ = 0; }
+  void add(Token token, llama_pos position, SequenceId sequence, bool has_output) {
+    tokens_[size_] = token;
+    positions_[size_] = position;
+    sequences_[size_] = static_cast<llama_seq_id>(sequence);
+    outputs_[size_] = has_output ? 1 : 0;
+    ++size_;
+  }
+  std::size_t size() const { return size_; }
+  llama_batch view() {
+    return {static_cast<std::int32_t>(size_),
+            tokens_.data(),
+            nullptr,
+            positions_.data(),
+            counts_.data(),
+            sequence_pointers_.data(),
+            outputs_.data()};
+  }
+
+ private:
+  std::size_t size_ = 0;
+  std::vector<llama_token> tokens_;
+  std::vector<llama_pos> positions_;
+  std::vector<std::int32_t> counts_;  // Sequences of each token: always one.
+  std::vector<llama_seq_id> sequences_;
+  std::vector<llama_seq_id*> sequence_pointers_;
+  std::vector<std::int8_t> outputs_;
+};
+
+struct Sequence {
+  std::uint32_t tokens = 0;  // Held in the cache, at the positions from 0.
+  std::optional<LlamaSampler> sampler;
+};
+
+class LlamaEngine final : public Engine {
+ public:
+  explicit LlamaEngine(ProgressTick tick) : tick_(std::move(tick)) { start_llama(); }
+
+  Result<Plan> plan(const LoadOptions& options) override { return plan_llama(options); }
+  Result<ModelInfo> load(const LoadOptions& options,
+                         const std::function<void(float)>& progress) override;
+  Result<std::vector<Token>> tokenize(const Prompt& prompt) const override {
+    return chat_->tokenize(prompt);
+  }
+  void append_piece(Token token, std::string& out) const override;
+  bool ends_generation(Token token) const override { return llama_vocab_is_eog(vocab_, token); }
+  Result<void> set_sampling(SequenceId sequence, const Sampling& sampling,
+                            std::span<const Token> history) override;
+  std::uint32_t keep_prefix(SequenceId sequence, std::uint32_t tokens) override;
+  std::uint32_t share_prefix(SequenceId from, SequenceId to, std::uint32_t tokens) override;
+  Result<void> step(std::span<const StepInput> inputs, std::vector<Token>& sampled) override;
+  Bytes clear_cache() override;
+  Bytes kv_per_token() const override { return kv_per_token_; }
+
+ private:
+  Result<void> open_model(const LoadOptions& options, const std::function<void(float)>& progress);
+  Result<void> open_context(const LoadOptions& options);
+  void forget(SequenceId sequence);
+  bool can_go_on_from(SequenceId sequence, std::uint32_t tokens) const;
+  void tick() const {
+    if (tick_) tick_();
+  }
+  Sequence& at(SequenceId sequence) {
+    PENSIEVE_CHECK(sequence < sequences_.size());
+    return sequences_[sequence];
+  }
+  llama_memory_t memory() const { return llama_get_memory(context_.get()); }
+
+  const ProgressTick tick_;
+  // Destroyed from the last to the first: the context uses the threads and the model.
+  std::unique_ptr<llama_model, FreeModel> model_;
+  std::unique_ptr<ggml_threadpool, FreeThreads> threads_;
+  std::unique_ptr<llama_context, FreeContext> context_;
+  std::unique_ptr<LlamaChat> chat_;
+  std::unique_ptr<Batch> batch_;
+  const llama_vocab* vocab_ = nullptr;
+  std::size_t vocabulary_ = 0;
+  SamplingDefaults defaults_;
+  std::vector<Sequence> sequences_;
+  std::vector<llama_token_data> scratch_;
+  Bytes kv_per_token_;
+};
+
+Result<ModelInfo> LlamaEngine::load(const LoadOptions& options,
+                                    const std::function<void(float)>& progress) {
+  PENSIEVE_CHECK(model_ == nullptr);
+  const Result<Plan> planned = plan_llama(options);
+  if (!planned) return std::unexpected(planned.error());
+  LoadOptions exact = options;
+  exact.context_tokens = planned->context_tokens;
+  try {
+    if (Result<void> opened = open_model(exact, progress); !opened) {
+      return std::unexpected(opened.error());
+    }
+    if (Result<void> opened = open_context(exact); !opened) {
+      return std::unexpected(opened.error());
+    }
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    return fail(Code::kInternal,
+                fmt::format("loading {} failed: {}", options.model_path, error.what()));
+  }
+  Result<std::unique_ptr<LlamaChat>> chat = LlamaChat::create(model_.get());
+  if (!chat) return std::unexpected(chat.error());
+  chat_ = *std::move(chat);
+
+  batch_ = std::make_unique<Batch>(exact.step_tokens_max);
+  defaults_ = SamplingDefaults::of(model_.get());
+  sequences_.resize(exact.sequences_max);
+  const std::uint32_t context_tokens = llama_n_ctx(context_.get());
+  kv_per_token_ = Bytes(planned->estimate.kv.count() / context_tokens);
+  std::array<char, 256> description{};
+  llama_model_desc(model_.get(), description.data(), description.size());
+  return ModelInfo{description.data(), context_tokens, planned->context_train_tokens};
+}
+
+Result<void> LlamaEngine::open_model(const LoadOptions& options,
+                                     const std::function<void(float)>& progress) {
+  struct Watch {
+    const LlamaEngine& engine;
+    const std::function<void(float)>& progress;
+  } watch{*this, progress};
+  llama_model_params params = model_params();
+  params.progress_callback = [](float share, void* data) {
+    const Watch& seen = *static_cast<Watch*>(data);
+    seen.engine.tick();
+    if (seen.progress) seen.progress(share);
+    return true;
+  };
+  params.progress_callback_user_data = &watch;
+  model_.reset(llama_model_load_from_file(options.model_path.c_str(), params));
+  if (!model_) {
+    return fail(Code::kInternal,
+                fmt::format("loading {} failed: {}", options.model_path, last_llama_error()));
+  }
+  vocab_ = llama_model_get_vocab(model_.get());
+  vocabulary_ = static_cast<std::size_t>(llama_vocab_n_tokens(vocab_));
+  return {};
+}
+
+Result<void> LlamaEngine::open_context(const LoadOptions& options) {
+  llama_context_params params = context_params(options);
+  params.abort_callback = [](void* data) {
+    static_cast<LlamaEngine*>(data)->tick();
+    return false;
+  };
+  params.abort_callback_data = this;
+  context_.reset(llama_init_from_model(model_.get(), params));
+  if (!context_) {
+    // The plan made the same context without buffers, so it is the buffers that are missing.
+    model_.reset();
+    return fail(Code::kOutOfMemory, fmt::format("no memory for a context of {} tokens: {}",
+                                                options.context_tokens, last_llama_error()));
+  }
+  ggml_threadpool_params pool = ggml_threadpool_params_default(params.n_threads);
+  // Between steps the threads sleep at once instead of spinning first. With two threads on two
+  // cores that was as fast alone, and a fifth faster beside another busy program.
+  pool.poll = 0;
+  threads_.reset(ggml_threadpool_new(&pool));
+  if (!threads_) return fail(Code::kInternal, "the threads of the llama engine did not start");
+  llama_attach_threadpool(context_.get(), threads_.get(), threads_.get());
+  return {};
+}
+
+void LlamaEngine::append_piece(Token token, std::string& out) const {
+  std::array<char, 64> small{};
+  const auto size = static_cast<std::int32_t>(small.size());
+  const std::int32_t count = llama_token_to_piece(vocab_, token, small.data(), size, 0, false);
+  if (count >= 0) {
+    out.append(small.data(), static_cast<std::size_t>(count));
+    return;
+  }
+  const std::size_t start = out.size();
+  out.resize(start + static_cast<std::size_t>(-count));
+  llama_token_to_piece(vocab_, token, out.data() + start, -count, 0, false);
+}
+
+Result<void> LlamaEngine::set_sampling(SequenceId sequence, const Sampling& sampling,
+                                       std::span<const Token> /*history*/) {
+  Result<LlamaSampler> sampler = LlamaSampler::create(sampling, defaults_);
+  if (!sampler) return std::unexpected(sampler.error());
+  at(sequence).sampler = *std::move(sampler);
+  return {};
+}
+
+void LlamaEngine::forget(SequenceId sequence) {
+  llama_memory_seq_rm(memory(), static_cast<llama_seq_id>(sequence), -1, -1);
+  at(sequence).tokens = 0;
+}
+
+/// Whether the token at position `tokens` would see all that it must see. Layers with a sliding
+/// window forget what left the window, and llama.cpp computes on without it, wrongly.
+bool LlamaEngine::can_go_on_from(SequenceId sequence, std::uint32_t tokens) const {
+  const std::int32_t window = llama_model_n_swa(model_.get());
+  if (window <= 0) return true;
+  const llama_pos first = llama_memory_seq_pos_min(memory(), static_cast<llama_seq_id>(sequence));
+  return first >= 0 && first <= std::max(0, static_cast<llama_pos>(tokens) - window);
+}
+
+std::uint32_t LlamaEngine::keep_prefix(SequenceId sequence, std::uint32_t tokens) {
+  Sequence& kept = at(sequence);
+  if (tokens >= kept.tokens) return kept.tokens;
+  if (tokens > 0 && can_go_on_from(sequence, tokens) &&
+      llama_memory_seq_rm(memory(), static_cast<llama_seq_id>(sequence),
+                          static_cast<llama_pos>(tokens), -1)) {
+    kept.tokens = tokens;
+  } else {
+    forget(sequence);  // A recurrent state cannot be taken back either.
+  }
+  return kept.tokens;
+}
+
+std::uint32_t LlamaEngine::share_prefix(SequenceId from, SequenceId to, std::uint32_t tokens) {
+  if (from == to) return keep_prefix(to, tokens);
+  tokens = std::min(tokens, at(from).tokens);
+  forget(to);
+  const bool is_attention =
+      !llama_model_is_recurrent(model_.get()) && !llama_model_is_hybrid(model_.get());
+  if (tokens == 0 || !is_attention || !can_go_on_from(from, tokens)) return 0;
+  const auto target = static_cast<llama_seq_id>(to);
+  llama_memory_seq_cp(memory(), static_cast<llama_seq_id>(from), target, 0,
+                      static_cast<llama_pos>(tokens));
+  at(to).tokens = tokens;
+  if (llama_memory_seq_pos_max(memory(), target) != static_cast<llama_pos>(tokens) - 1 ||
+      !can_go_on_from(to, tokens)) {
+    forget(to);
+  }
+  return at(to).tokens;
+}
+
+Result<void> LlamaEngine::step(std::span<const StepInput> inputs, std::vector<Token>& sampled) {
+  batch_->clear();
+  std::size_t tokens = 0;
+  for (const StepInput& input : inputs) tokens += input.tokens.size();
+  // Above it llama.cpp aborts; it is below step_tokens_max only where the whole cache is.
+  if (tokens > llama_n_batch(context_.get())) {
+    return fail(Code::kOutOfMemory, fmt::format("a step of {} tokens in a cache of {}", tokens,
+                                                llama_n_ctx(context_.get())));
+  }
+  for (const StepInput& input : inputs) {
+    PENSIEVE_CHECK(!input.tokens.empty());
+    auto position = static_cast<llama_pos>(at(input.sequence).tokens);
+    for (std::size_t i = 0; i < input.tokens.size(); ++i) {
+      const bool has_output = input.samples && i + 1 == input.tokens.size();
+      batch_->add(input.tokens[i], position++, input.sequence, has_output);
+    }
+  }
+
+  tick();
+  int status = 0;
+  std::string thrown;
+  try {
+    status = llama_decode(context_.get(), batch_->view());
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    status = -1;
+    thrown = error.what();
+  }
+  if (status == 1) {
+    return fail(Code::kOutOfMemory, fmt::format("no free cells for {} tokens", batch_->size()));
+  }
+  if (status != 0) {
+    for (const StepInput& input : inputs) {
+      llama_memory_seq_rm(memory(), static_cast<llama_seq_id>(input.sequence),
+                          static_cast<llama_pos>(at(input.sequence).tokens), -1);
+    }
+    return fail(Code::kInternal, fmt::format("llama_decode: {} {}", status,
+                                             thrown.empty() ? last_llama_error() : thrown));
+  }
+
+  std::int32_t last = -1;  // Index in the batch of an input's last token.
+  for (const StepInput& input : inputs) {
+    Sequence& sequence = at(input.sequence);
+    sequence.tokens += static_cast<std::uint32_t>(input.tokens.size());
+    last += static_cast<std::int32_t>(input.tokens.size());
+    if (!input.samples) continue;
+    if (!sequence.sampler) {
+      if (Result<void> set = set_sampling(input.sequence, {}, {}); !set) return set;
+    }
+    const float* const logits = llama_get_logits_ith(context_.get(), last);
+    if (logits == nullptr) return fail(Code::kInternal, "llama.cpp gave no logits");
+    sampled.push_back(sequence.sampler->sample({logits, vocabulary_}, scratch_));
+  }
+  return {};
+}
+
+Bytes LlamaEngine::clear_cache() {
+#ifdef __GLIBC__
+  const std::optional<Bytes> before = resident();
+  malloc_trim(0);
+  const std::optional<Bytes> after = resident();
+  if (before && after) return saturating_sub(*before, *after);
+#endif
+  return Bytes();
+}
+
+}  // namespace
+
+std::unique_ptr<Engine> make_llama_engine(const ProgressTick& tick) {
+  return std::make_unique<LlamaEngine>(tick);
+}
+
+}  // namespace pensieve::engine

@@ -1,0 +1,31 @@
+// What a GGUF model is and takes, before it is loaded; and the parameters that plan and load share.
+#pragma once
+
+#include <string>
+
+#include <llama.h>
+
+#include "base/error.h"
+#include "engine/engine.h"
+
+namespace pensieve::engine {
+
+/// Sends llama.cpp's log lines to ours (warnings and errors as such, all else as debug) and
+/// prepares the library. May be called again.
+void start_llama();
+
+/// The last error that llama.cpp logged, for messages; empty where there was none.
+std::string last_llama_error();
+
+/// Whether the file can be a GGUF model. Errors: kNotFound, kInvalidArgument, each with what to do.
+Result<void> check_model_file(const std::string& path);
+
+llama_model_params model_params();
+
+/// `context_tokens` of the options must be what the plan says, not 0.
+llama_context_params context_params(const LoadOptions& options);
+
+/// REQUIRES: start_llama().
+Result<Plan> plan_llama(const LoadOptions& options);
+
+}  // namespace pensieve::engine

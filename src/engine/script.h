@@ -1,0 +1,84 @@
+// What the scripted engine says and does in one answer, read from the text of the last user
+// message. Pure: it decides, scripted_engine.cc acts.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pensieve::engine {
+
+/// Splits `text` without a loss: each piece is a run of white space with the word after it. Runs
+/// and words longer than 64 bytes are cut, so a long text without spaces has many pieces too.
+std::vector<std::string_view> split_pieces(std::string_view text);
+
+enum class Deed : std::uint8_t {
+  kGrow,  // Allocates and touches `amount` MiB, until clear_cache().
+  kLeak,  // The same for ever.
+  kAbort,
+  kSegv,
+  kExit,      // With status `amount`.
+  kHang,      // Never returns, no progress ticks.
+  kSlow,      // `amount` ms in one step, with progress ticks.
+  kOom,       // Allocates and touches until the process is killed.
+  kBadAlloc,  // Throws std::bad_alloc out of step().
+  kFail,      // step() returns kInternal.
+};
+
+struct Action {
+  Deed deed = Deed::kFail;
+  std::uint32_t amount = 0;
+  /// Not empty: happens only if this file does not exist, and creates it first.
+  std::string once_path;
+};
+
+/// One place in an answer: what happens before its token, and the token's bytes.
+struct Moment {
+  std::vector<Action> actions;  // In this order.
+  std::chrono::milliseconds delay{0};
+  std::optional<std::string> piece;  // Empty: the answer is over.
+};
+
+/// An answer. After `script:` come statements, separated by `;` or a new line:
+///
+///   say WORDS       repeat N WORD    endless WORD    bytes HEX       delay MS (before each later
+///   token) grow MIB        leak MIB         slow MS         exit N          abort  segv  hang  oom
+///   badalloc  fail once FILE STATEMENT   STATEMENT is one of the second row, FILE a path without
+///   white space
+///
+/// Any other text is answered by `You said: ` and the text; a statement that is none, by its name.
+///
+/// Thread-safety: const after parse().
+class Script {
+ public:
+  static Script parse(std::string_view user_text);
+
+  /// What belongs to the answer's token `position`, counted from 0. A function of the position
+  /// alone, so an answer goes on rightly after its tokens were computed anew.
+  Moment at(std::uint64_t position) const;
+
+ private:
+  enum class Kind : std::uint8_t { kText, kDelay, kAction };
+
+  /// One statement; which members count follows from `kind`.
+  struct Statement {
+    Kind kind = Kind::kText;
+    std::vector<std::string> pieces;
+    std::uint64_t repeats = 1;
+    bool is_raw = false;  // Keeps its first space at the start of an answer.
+    std::chrono::milliseconds delay{0};
+    Action action;
+  };
+
+  static Statement parse_statement(std::string_view text);
+  static std::optional<Statement> parse_text(std::string_view verb, std::string_view rest);
+  static std::optional<Action> parse_action(std::string_view verb, std::string_view rest);
+  static Statement text_statement(std::string_view text);
+
+  std::vector<Statement> statements_;
+};
+
+}  // namespace pensieve::engine

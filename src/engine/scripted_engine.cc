@@ -1,0 +1,412 @@
+#include "engine/scripted_engine.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <thread>
+#include <utility>
+
+#include <fmt/core.h>
+
+#include "engine/cell_table.h"
+#include "engine/piece_table.h"
+#include "engine/script.h"
+#include "engine/scripted_model.h"
+
+namespace pensieve::engine {
+namespace {
+
+// Tokens that have no text. A piece's token is its id in the table plus kFirstPiece.
+constexpr Token kEnd = 0;  // Of a message, and of an answer.
+constexpr Token kSystem = 1;
+constexpr Token kUser = 2;
+constexpr Token kAssistant = 3;
+constexpr Token kPrefillEnd = 4;  // Here the text of a continued turn ends and the script begins.
+constexpr Token kFirstPiece = 8;
+
+// Bounds the vocabulary of a long test: some 150 bytes a piece, 150 MB at the very worst.
+constexpr std::size_t kPiecesMax = 1'000'000;
+// Program, libraries and a small vocabulary: a choice, above the 5 MB of a worker that idles.
+constexpr Bytes kProcess = 16_MiB;
+constexpr Bytes kOomChunk = 64_MiB;
+// A watchdog that allows seconds sees a live engine.
+constexpr Duration kTickInterval = std::chrono::milliseconds(20);
+
+/// Anonymous memory that is really taken: every page is written.
+class TakenMemory {
+ public:
+  /// Empty where the system refuses.
+  static std::optional<TakenMemory> try_take(Bytes size) {
+    if (size.count() == 0) return TakenMemory(nullptr, 0);
+    void* const start =
+        mmap(nullptr, size.count(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED) return std::nullopt;
+    std::memset(start, 0x5A, size.count());
+    return TakenMemory(start, size.count());
+  }
+  TakenMemory(TakenMemory&& other) noexcept
+      : start_(std::exchange(other.start_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  TakenMemory& operator=(TakenMemory&& other) noexcept {
+    std::swap(start_, other.start_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~TakenMemory() {
+    if (start_ != nullptr) munmap(start_, size_);
+  }
+  Bytes size() const { return Bytes(size_); }
+
+ private:
+  TakenMemory(void* start, std::size_t size) : start_(start), size_(size) {}
+
+  void* start_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+Token marker(Role role) {
+  switch (role) {
+    case Role::kSystem:
+      return kSystem;
+    case Role::kUser:
+      return kUser;
+    case Role::kAssistant:
+      return kAssistant;
+  }
+  return kUser;
+}
+
+/// Whether this call is the one that created the file.
+Result<bool> create_once(const std::string& path) {
+  const int file = open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+  if (file >= 0) {
+    close(file);
+    return true;
+  }
+  if (errno == EEXIST) return false;
+  return fail(Code::kInternal, fmt::format("once: {}: {}", path, std::strerror(errno)));
+}
+
+class ScriptedEngine final : public Engine {
+ public:
+  ScriptedEngine(ProgressTick tick, Sleep sleep)
+      : tick_(std::move(tick)), sleep_(std::move(sleep)) {}
+
+  Result<Plan> plan(const LoadOptions& options) override;
+  Result<ModelInfo> load(const LoadOptions& options,
+                         const std::function<void(float)>& progress) override;
+  Result<std::vector<Token>> tokenize(const Prompt& prompt) const override;
+  void append_piece(Token token, std::string& out) const override {
+    if (token >= kFirstPiece) pieces_.append(static_cast<std::uint32_t>(token - kFirstPiece), out);
+  }
+  bool ends_generation(Token token) const override { return token == kEnd; }
+  Result<void> set_sampling(SequenceId sequence, const Sampling& sampling,
+                            std::span<const Token> history) override;
+  std::uint32_t keep_prefix(SequenceId sequence, std::uint32_t tokens) override;
+  std::uint32_t share_prefix(SequenceId from, SequenceId to, std::uint32_t tokens) override;
+  Result<void> step(std::span<const StepInput> inputs, std::vector<Token>& sampled) override;
+  Bytes clear_cache() override;
+  Bytes kv_per_token() const override { return model_.kv_per_token; }
+
+ private:
+  /// The answer that a sequence is in: where its tokens begin, and what it says.
+  struct Answer {
+    std::size_t start = 0;
+    Script script;
+  };
+  struct Sequence {
+    std::vector<Token> tokens;
+    std::optional<Answer> answer;  // Parsed when first needed.
+  };
+
+  Result<Token> intern(std::string_view piece) const;
+  Result<void> append_text(std::string_view text, std::vector<Token>& tokens) const;
+  Answer find_answer(const std::vector<Token>& tokens) const;
+  Result<Token> next_token(const Moment& moment);
+  Result<void> perform(const Action& action);
+  void take(Bytes size, std::vector<TakenMemory>& owner);
+  void pass(Duration duration);
+  void tick() const {
+    if (tick_) tick_();
+  }
+  Sequence& at(SequenceId sequence) {
+    PENSIEVE_CHECK(sequence < sequences_.size());
+    return sequences_[sequence];
+  }
+
+  const ProgressTick tick_;
+  const Sleep sleep_;
+  ScriptedModel model_;
+  std::uint32_t step_tokens_max_ = 0;
+  std::vector<Sequence> sequences_;
+  CellTable cells_;
+  mutable PieceTable pieces_{kPiecesMax};
+  std::vector<TakenMemory> weights_;
+  std::vector<TakenMemory> grown_;   // Until clear_cache().
+  std::vector<TakenMemory> leaked_;  // For ever.
+};
+
+Result<Plan> ScriptedEngine::plan(const LoadOptions& options) {
+  const Result<ScriptedModel> model = read_scripted_model(options.model_path);
+  if (!model) return std::unexpected(model.error());
+  Plan plan;
+  plan.context_train_tokens = model->context_tokens;
+  plan.context_tokens = options.context_tokens == 0
+                            ? model->context_tokens
+                            : std::min(options.context_tokens, model->context_tokens);
+  if (model->plan_total) {
+    plan.estimate.weights_copied = *model->plan_total;
+    return plan;
+  }
+  plan.estimate.weights_copied = model->weights;
+  plan.estimate.kv = Bytes(model->kv_per_token.count() * plan.context_tokens);
+  plan.estimate.process = kProcess;
+  return plan;
+}
+
+Result<ModelInfo> ScriptedEngine::load(const LoadOptions& options,
+                                       const std::function<void(float)>& progress) {
+  PENSIEVE_CHECK(sequences_.empty() && options.sequences_max > 0 && options.step_tokens_max > 0);
+  const Result<Plan> planned = plan(options);
+  if (!planned) return std::unexpected(planned.error());
+  const Result<ScriptedModel> model = read_scripted_model(options.model_path);
+  if (!model) return std::unexpected(model.error());
+
+  constexpr int kParts = 10;  // Of the load, so that its progress can be seen.
+  progress(0.0F);
+  for (int part = 1; part <= kParts; ++part) {
+    pass(model->load_time / kParts);
+    const Bytes size(model->weights.count() / kParts);
+    std::optional<TakenMemory> memory = TakenMemory::try_take(size);
+    if (!memory) {
+      weights_.clear();
+      return fail(Code::kOutOfMemory,
+                  fmt::format("{}: no memory for {} MiB of weights", options.model_path,
+                              model->weights.count() >> 20));
+    }
+    weights_.push_back(*std::move(memory));
+    progress(static_cast<float>(part) / kParts);
+  }
+  model_ = *model;
+  step_tokens_max_ = options.step_tokens_max;
+  cells_ = CellTable(planned->context_tokens, options.sequences_max);
+  sequences_.resize(options.sequences_max);
+  return ModelInfo{"scripted", planned->context_tokens, planned->context_train_tokens};
+}
+
+Result<Token> ScriptedEngine::intern(std::string_view piece) const {
+  const std::optional<std::uint32_t> id = pieces_.try_intern(piece);
+  if (!id) {
+    return fail(Code::kOutOfMemory,
+                fmt::format("the scripted engine's vocabulary of {} pieces is full", kPiecesMax));
+  }
+  return static_cast<Token>(*id) + kFirstPiece;
+}
+
+Result<void> ScriptedEngine::append_text(std::string_view text, std::vector<Token>& tokens) const {
+  for (std::string_view piece : split_pieces(text)) {
+    const Result<Token> token = intern(piece);
+    if (!token) return std::unexpected(token.error());
+    tokens.push_back(*token);
+  }
+  return {};
+}
+
+Result<std::vector<Token>> ScriptedEngine::tokenize(const Prompt& prompt) const {
+  if (prompt.messages.empty()) {
+    return fail(Code::kInvalidArgument, "a prompt needs at least one message");
+  }
+  if (prompt.continues_last && prompt.messages.back().role != Role::kAssistant) {
+    return fail(Code::kInvalidArgument, "only a turn of the assistant can be continued");
+  }
+  std::vector<Token> tokens;
+  for (const Message& message : prompt.messages) {
+    tokens.push_back(marker(message.role));
+    if (Result<void> appended = append_text(message.text, tokens); !appended) {
+      return std::unexpected(appended.error());
+    }
+    tokens.push_back(kEnd);
+  }
+  if (prompt.continues_last) {
+    tokens.back() = kPrefillEnd;
+  } else {
+    tokens.push_back(kAssistant);
+  }
+  return tokens;
+}
+
+Result<void> ScriptedEngine::set_sampling(SequenceId sequence, const Sampling& /*sampling*/,
+                                          std::span<const Token> /*history*/) {
+  at(sequence);
+  return {};
+}
+
+std::uint32_t ScriptedEngine::keep_prefix(SequenceId sequence, std::uint32_t tokens) {
+  Sequence& kept = at(sequence);
+  if (tokens < kept.tokens.size()) kept.tokens.resize(tokens);
+  cells_.keep(sequence, kept.tokens.size());
+  if (kept.answer && kept.answer->start > kept.tokens.size()) kept.answer.reset();
+  return static_cast<std::uint32_t>(kept.tokens.size());
+}
+
+std::uint32_t ScriptedEngine::share_prefix(SequenceId from, SequenceId to, std::uint32_t tokens) {
+  if (from == to) return keep_prefix(to, tokens);
+  const Sequence& source = at(from);
+  Sequence& target = at(to);
+  const std::size_t count = std::min<std::size_t>(tokens, source.tokens.size());
+  target.tokens.assign(source.tokens.begin(),
+                       source.tokens.begin() + static_cast<std::ptrdiff_t>(count));
+  target.answer.reset();
+  cells_.share(from, to, count);
+  return static_cast<std::uint32_t>(count);
+}
+
+ScriptedEngine::Answer ScriptedEngine::find_answer(const std::vector<Token>& tokens) const {
+  const auto starts_answer = [](Token t) { return t == kAssistant || t == kPrefillEnd; };
+  const auto start = std::find_if(tokens.rbegin(), tokens.rend(), starts_answer);
+  const auto user = std::find(start, tokens.rend(), kUser);
+  std::string text;  // Empty where there is no turn of the user.
+  if (user != tokens.rend()) {
+    for (auto token = user.base(); token != tokens.end() && *token != kEnd; ++token) {
+      append_piece(*token, text);
+    }
+  }
+  return Answer{static_cast<std::size_t>(tokens.rend() - start), Script::parse(text)};
+}
+
+Result<void> ScriptedEngine::step(std::span<const StepInput> inputs, std::vector<Token>& sampled) {
+  std::size_t tokens = 0;
+  std::size_t prefilled = 0;  // A lone token that samples is decoding; all else is prefill.
+  std::vector<bool> seen(sequences_.size());
+  for (const StepInput& input : inputs) {
+    PENSIEVE_CHECK(input.sequence < seen.size() && !seen[input.sequence] && !input.tokens.empty());
+    seen[input.sequence] = true;
+    tokens += input.tokens.size();
+    if (!input.samples || input.tokens.size() > 1) prefilled += input.tokens.size();
+  }
+  PENSIEVE_CHECK(tokens <= step_tokens_max_);
+  if (tokens > cells_.free_count()) {
+    return fail(Code::kOutOfMemory,
+                fmt::format("{} tokens need cells, {} are free", tokens, cells_.free_count()));
+  }
+
+  Duration duration = model_.prefill_per_token * static_cast<std::int64_t>(prefilled);
+  if (tokens > prefilled) duration += model_.token_time;
+  std::vector<Moment> moments;  // One per input that samples.
+  for (const StepInput& input : inputs) {
+    Sequence& sequence = at(input.sequence);
+    sequence.tokens.insert(sequence.tokens.end(), input.tokens.begin(), input.tokens.end());
+    cells_.extend(input.sequence, sequence.tokens.size());
+    if (std::any_of(input.tokens.begin(), input.tokens.end(),
+                    [](Token token) { return token < kFirstPiece; })) {
+      sequence.answer.reset();
+    }
+    if (!input.samples) continue;
+    if (!sequence.answer) sequence.answer = find_answer(sequence.tokens);
+    const std::uint64_t position = sequence.tokens.size() - sequence.answer->start;
+    moments.push_back(sequence.answer->script.at(position));
+    duration = std::max<Duration>(duration, moments.back().delay);
+  }
+  pass(duration);
+  for (const Moment& moment : moments) {
+    const Result<Token> token = next_token(moment);
+    if (!token) return std::unexpected(token.error());
+    sampled.push_back(*token);
+  }
+  return {};
+}
+
+Result<Token> ScriptedEngine::next_token(const Moment& moment) {
+  for (const Action& action : moment.actions) {
+    if (!action.once_path.empty()) {
+      const Result<bool> created = create_once(action.once_path);
+      if (!created) return std::unexpected(created.error());
+      if (!*created) continue;
+    }
+    if (Result<void> done = perform(action); !done) return std::unexpected(done.error());
+  }
+  if (!moment.piece) return kEnd;
+  const Result<Token> token = intern(*moment.piece);
+  // Not kOutOfMemory: that would promise that nothing has changed.
+  if (!token) return fail(Code::kInternal, token.error().message);
+  return token;
+}
+
+Result<void> ScriptedEngine::perform(const Action& action) {
+  const Bytes size(std::uint64_t{action.amount} << 20);
+  switch (action.deed) {
+    case Deed::kGrow:
+      take(size, grown_);
+      return {};
+    case Deed::kLeak:
+      take(size, leaked_);
+      return {};
+    case Deed::kAbort:
+      std::abort();
+    case Deed::kSegv:
+      std::signal(SIGSEGV, SIG_DFL);  // A sanitizer's handler would turn it into an exit code.
+      std::raise(SIGSEGV);
+      return {};
+    case Deed::kExit:
+      std::_Exit(static_cast<int>(action.amount & 0xFF));
+    case Deed::kHang:
+      while (true) sleep_(std::chrono::hours(1));
+    case Deed::kSlow:
+      pass(std::chrono::milliseconds(action.amount));
+      return {};
+    case Deed::kOom:
+      while (true) {
+        take(kOomChunk, leaked_);
+        tick();
+      }
+    case Deed::kBadAlloc:
+      throw std::bad_alloc();
+    case Deed::kFail:
+      break;
+  }
+  return fail(Code::kInternal, "the script said fail");
+}
+
+/// As an allocation in a real engine does, this throws std::bad_alloc where there is no memory.
+void ScriptedEngine::take(Bytes size, std::vector<TakenMemory>& owner) {
+  std::optional<TakenMemory> memory = TakenMemory::try_take(size);
+  if (!memory) throw std::bad_alloc();
+  owner.push_back(*std::move(memory));
+}
+
+/// Lets `duration` pass, with progress ticks.
+void ScriptedEngine::pass(Duration duration) {
+  tick();
+  while (duration > Duration::zero()) {
+    const Duration slice = std::min(duration, kTickInterval);
+    sleep_(slice);
+    tick();
+    duration -= slice;
+  }
+}
+
+Bytes ScriptedEngine::clear_cache() {
+  Bytes freed;
+  for (const TakenMemory& memory : grown_) freed = Bytes(freed.count() + memory.size().count());
+  grown_.clear();
+  return freed;
+}
+
+}  // namespace
+
+void real_sleep(Duration duration) {
+  std::this_thread::sleep_for(duration);  // pensieve-allow: sleep_for
+}
+
+std::unique_ptr<Engine> make_scripted_engine(ProgressTick tick, Sleep sleep) {
+  return std::make_unique<ScriptedEngine>(std::move(tick), std::move(sleep));
+}
+
+}  // namespace pensieve::engine
