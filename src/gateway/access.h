@@ -1,0 +1,33 @@
+// Who may talk to the server: API keys, and what keeps web pages of other sites out.
+#pragma once
+
+#include <expected>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/error.h"
+#include "gateway/exchange.h"
+
+namespace pensieve::gateway {
+
+struct AccessRules {
+  std::string api_key;  // Empty: none is asked for.
+  std::vector<std::string> allowed_origins;
+  /// Bound to a loopback address: only loopback names may stand in `Host`, so that a web page
+  /// cannot reach the server under a name of its own (DNS rebinding).
+  bool loopback_only = true;
+};
+
+/// Errors: 401 for a missing or wrong key (x-api-key and Authorization: Bearer are the same),
+/// 403 for a `Host` or `Origin` that is not ours. `GET /health` and `HEAD /` need no key.
+std::expected<void, api::ApiError> check_access(const HttpRequest& request,
+                                                const AccessRules& rules);
+
+/// True where the browser may read the answer: `origin` is listed.
+bool is_listed_origin(std::string_view origin, const AccessRules& rules);
+
+/// Compares all of both texts whatever they hold; the time tells only their lengths.
+bool equal_in_constant_time(std::string_view a, std::string_view b);
+
+}  // namespace pensieve::gateway

@@ -1,0 +1,67 @@
+// One HTTP request and the way to answer it, without the HTTP library: routes see only this.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <boost/asio/awaitable.hpp>
+
+namespace pensieve::gateway {
+
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+struct HttpRequest {
+  std::string method;
+  std::string path;   // Still percent-encoded, without the query.
+  std::string query;  // What follows '?', still percent-encoded.
+  Headers headers;    // Names in lower case.
+  std::string body;
+
+  /// Empty where there is no such header. `name` in lower case.
+  std::string_view header(std::string_view name) const;
+};
+
+struct HttpResponse {
+  unsigned status = 200;
+  std::string content_type = "application/json";
+  std::string body;
+  Headers headers;
+};
+
+/// The answering side of one request. Exactly one of respond() and begin_stream() is called.
+///
+/// Thread-safety: the connection's executor only.
+class Exchange {
+ public:
+  virtual ~Exchange() = default;
+
+  virtual const HttpRequest& request() const = 0;
+
+  virtual boost::asio::awaitable<void> respond(HttpResponse response) = 0;
+
+  /// Sends status 200 and the headers; more follows by write(). Each returns false where the client
+  /// is gone or did not read for too long: the request should end then.
+  virtual boost::asio::awaitable<bool> begin_stream(Headers headers) = 0;
+  virtual boost::asio::awaitable<bool> write(std::string_view data) = 0;
+  virtual boost::asio::awaitable<bool> end_stream() = 0;
+
+  virtual bool client_gone() const = 0;
+
+  /// `callback` runs once when the client hangs up, also while nothing is being written. An empty
+  /// function takes it back.
+  virtual void on_client_gone(std::function<void()> callback) = 0;
+};
+
+/// Answers requests. Implemented by Service; the connection knows nothing else of the program.
+class RequestSink {
+ public:
+  virtual ~RequestSink() = default;
+  virtual boost::asio::awaitable<void> serve(Exchange& exchange) = 0;
+  /// What the connection itself answers where there is no proper request: 400, 408, 413, 431.
+  virtual HttpResponse protocol_error(unsigned status, std::string message) = 0;
+};
+
+}  // namespace pensieve::gateway

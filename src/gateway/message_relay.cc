@@ -1,0 +1,286 @@
+#include "gateway/message_relay.h"
+
+#include <utility>
+
+#include <fmt/core.h>
+
+#include "base/log.h"
+#include "gateway/service.h"
+#include "memory/admission.h"
+
+namespace pensieve::gateway {
+namespace {
+
+namespace asio = boost::asio;
+using worker::Frame;
+using worker::FrameType;
+
+/// anthropic-wire.md §4, long silences: clients give up after 300 s without an event.
+constexpr Duration kPingEvery = std::chrono::seconds(10);
+/// Pings alone carry a client over 600 s at most; from here on an open block with empty deltas
+/// takes their place, for which no limit was seen.
+constexpr Duration kPingsSuffice = std::chrono::seconds(240);
+
+api::StopReason reason_of(worker::StopCause cause) {
+  switch (cause) {
+    case worker::StopCause::kEndOfTurn:
+      return api::StopReason::kEndTurn;
+    case worker::StopCause::kTokenLimit:
+      return api::StopReason::kMaxTokens;
+    case worker::StopCause::kStopSequence:
+      return api::StopReason::kStopSequence;
+    case worker::StopCause::kWindowFull:
+      return api::StopReason::kContextWindowExceeded;
+  }
+  return api::StopReason::kEndTurn;
+}
+
+api::ApiError error_of(const worker::Failed& failed) {
+  switch (failed.code) {
+    case Code::kInvalidArgument:
+    case Code::kNotFound:
+      return api::invalid_request(failed.message);
+    case Code::kUnavailable:
+    case Code::kOutOfMemory:
+      return api::queue_full(failed.message, 5);
+    case Code::kDeadlineExceeded:
+    case Code::kInternal:
+      break;
+  }
+  return api::internal(failed.message);
+}
+
+api::ApiError error_of(const worker::Refused& refused) {
+  memory::Monitor::Status status;
+  status.level = refused.level;
+  status.available = refused.available;
+  const memory::Admission admission = memory::decide(status);
+  const auto* refuse = std::get_if<memory::Refuse>(&admission);
+  return refuse != nullptr
+             ? api::overloaded(refuse->reason, static_cast<unsigned>(refuse->retry_after.count()))
+             : api::overloaded("the worker refused for lack of memory", 5);
+}
+
+/// The worker died under the request: ours to regret, and worth another try unless the kernel
+/// took it for memory, which asks for patience.
+api::ApiError error_of(const worker::WorkerGone& gone) {
+  if (gone.end == worker::WorkerEnd::kKilledByKernel ||
+      gone.end == worker::WorkerEnd::kKilledForMemory ||
+      gone.end == worker::WorkerEnd::kOutOfMemory) {
+    return api::overloaded("the model ran out of memory: " + gone.description, 5);
+  }
+  return api::internal("the model's worker ended: " + gone.description);
+}
+
+}  // namespace
+
+MessageRelay::MessageRelay(Exchange& exchange, model::Pool& pool, const Clock& clock,
+                           const api::MessagesRequest& request, std::string request_id,
+                           Headers headers)
+    : exchange_(exchange),
+      pool_(pool),
+      clock_(clock),
+      request_(request),
+      request_id_(std::move(request_id)),
+      message_id_(api::new_id("msg_")),
+      headers_(std::move(headers)),
+      began_at_(clock.now()),
+      next_ping_(clock.now() + kPingEvery) {}
+
+asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
+  const std::string payload =
+      worker::encode(worker::GenerateRequest{.prompt = request_.prompt,
+                                             .output_tokens_max = request_.output_tokens_max,
+                                             .stop_sequences = request_.stop_sequences,
+                                             .sampling = request_.sampling});
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    model::Pool::Acquired link = co_await pool_.acquire();
+    if (exchange_.client_gone()) co_return std::nullopt;
+    if (!link) {
+      co_await end_with_error(error_for(link.error()));
+      co_return unsent_error_;
+    }
+    auto call = (*link)->open(FrameType::kGenerate, payload);
+    if (!call) {
+      // The worker has just ended (or is flooded); the second attempt gets a fresh one.
+      if (attempt == 0) continue;
+      co_await end_with_error(api::overloaded(call.error().message, 1));
+      co_return unsent_error_;
+    }
+    worker::Call& current = **call;
+    exchange_.on_client_gone([&current] { current.interrupt(); });
+    const Outcome outcome = co_await relay(current);
+    exchange_.on_client_gone(nullptr);
+    if (outcome == Outcome::kEnded) co_return unsent_error_;
+    const worker::WorkerGone gone = gone_.value();
+    const bool nothing_sent = request_.stream ? text_bytes_ == 0 : true;
+    if (attempt == 0 && nothing_sent) {
+      log::warning("{}: {}; trying once more", request_id_, gone.description);
+      answer_.clear();
+      text_bytes_ = 0;
+      continue;
+    }
+    co_await end_with_error(error_of(gone));
+  }
+  co_return unsent_error_;
+}
+
+asio::awaitable<MessageRelay::Outcome> MessageRelay::relay(worker::Call& call) {
+  while (true) {
+    worker::CallEvent event = co_await call.next(next_ping_);
+    if (const auto* gone = std::get_if<worker::WorkerGone>(&event)) {
+      gone_ = *gone;
+      co_return Outcome::kWorkerGone;
+    }
+    if (std::holds_alternative<worker::Interrupted>(event)) {
+      log::info("{}: the client has hung up", request_id_);
+      co_return Outcome::kEnded;
+    }
+    if (std::holds_alternative<worker::TimedOut>(event)) {
+      const bool alive = co_await heartbeat();
+      if (!alive) co_return Outcome::kEnded;
+      continue;
+    }
+    const bool more = co_await take(std::move(std::get<Frame>(event)));
+    if (!more) co_return Outcome::kEnded;
+  }
+}
+
+/// Returns whether more is to come.
+asio::awaitable<bool> MessageRelay::take(Frame frame) {
+  switch (frame.type) {
+    case FrameType::kAccepted:
+      if (const auto event = worker::decode_accepted(frame.payload)) {
+        co_return co_await accepted(*event);
+      }
+      break;
+    case FrameType::kStarted:
+      if (const auto event = worker::decode_started(frame.payload)) {
+        cached_tokens_ = event->cached_tokens;
+        co_return true;
+      }
+      break;
+    case FrameType::kText:
+      co_return co_await text(frame.payload);
+    case FrameType::kDone:
+      if (const auto event = worker::decode_done(frame.payload)) {
+        co_await done(*event);
+        co_return false;
+      }
+      break;
+    case FrameType::kFailed:
+      if (const auto event = worker::decode_failed(frame.payload)) {
+        co_await end_with_error(error_of(*event));
+        co_return false;
+      }
+      break;
+    case FrameType::kRefused:
+      if (const auto event = worker::decode_refused(frame.payload)) {
+        co_await end_with_error(error_of(*event));
+        co_return false;
+      }
+      break;
+    default:
+      break;
+  }
+  co_await end_with_error(api::internal("the worker sent something unexpected"));
+  co_return false;
+}
+
+asio::awaitable<bool> MessageRelay::accepted(const worker::Accepted& event) {
+  input_tokens_ = event.input_tokens;
+  if (!request_.stream || stream_begun_) co_return true;
+  Headers headers = headers_;
+  headers.emplace_back("content-type", "text/event-stream; charset=utf-8");
+  headers.emplace_back("cache-control", "no-cache");
+  stream_begun_ = true;
+  const bool begun = co_await exchange_.begin_stream(std::move(headers));
+  if (!begun) co_return false;
+  const std::string opening =
+      api::message_start_event(message_id_, request_.model, usage(0)) + api::ping_event();
+  co_return co_await exchange_.write(opening);
+}
+
+asio::awaitable<bool> MessageRelay::open_text_block() {
+  if (block_open_) co_return true;
+  block_open_ = true;
+  co_return co_await exchange_.write(api::text_block_start_event(0));
+}
+
+asio::awaitable<bool> MessageRelay::text(std::string_view text) {
+  text_bytes_ += text.size();
+  if (!request_.stream) {
+    if (text_bytes_ > kAnswerBytesMax) {
+      co_await end_with_error(api::internal("the answer is too long to be sent in one piece"));
+      co_return false;
+    }
+    answer_.append(text);
+    co_return true;
+  }
+  std::string events;
+  if (!block_open_) events = api::text_block_start_event(0);
+  block_open_ = true;
+  events += api::text_delta_event(0, text);
+  co_return co_await exchange_.write(events);
+}
+
+/// Something for a client that waits. Returns false when it is gone.
+asio::awaitable<bool> MessageRelay::heartbeat() {
+  const TimePoint now = clock_.now();
+  next_ping_ = now + kPingEvery;
+  if (!stream_begun_) co_return !exchange_.client_gone();
+  if (text_bytes_ == 0 && now - began_at_ > kPingsSuffice) {
+    const bool open = co_await open_text_block();
+    if (!open) co_return false;
+    co_return co_await exchange_.write(api::text_delta_event(0, ""));
+  }
+  co_return co_await exchange_.write(api::ping_event());
+}
+
+asio::awaitable<void> MessageRelay::done(const worker::Done& event) {
+  log_end(event);
+  const api::Stop stop{reason_of(event.cause), event.stop_sequence};
+  const api::Usage total = usage(event.output_tokens);
+  if (!request_.stream) {
+    HttpResponse response;
+    response.headers = headers_;
+    response.body = api::message_body(message_id_, request_.model, answer_, stop, total);
+    co_await exchange_.respond(std::move(response));
+    co_return;
+  }
+  std::string events;
+  if (block_open_) events += api::block_stop_event(0);
+  events += api::message_delta_event(stop, total);
+  events += api::message_stop_event();
+  const bool written = co_await exchange_.write(events);
+  if (written) co_await exchange_.end_stream();
+}
+
+/// Once the stream has begun the error goes out as its last event; before, the caller answers.
+asio::awaitable<void> MessageRelay::end_with_error(api::ApiError error) {
+  log::warning("{}: {}", request_id_, error.message);
+  if (!stream_begun_) {
+    unsent_error_ = std::move(error);
+    co_return;
+  }
+  const bool written = co_await exchange_.write(api::error_event(error, request_id_));
+  if (written) co_await exchange_.end_stream();
+}
+
+api::Usage MessageRelay::usage(std::uint32_t output_tokens) const {
+  return {.input_tokens = input_tokens_ - cached_tokens_,
+          .cache_creation_input_tokens = 0,
+          .cache_read_input_tokens = cached_tokens_,
+          .output_tokens = output_tokens};
+}
+
+void MessageRelay::log_end(const worker::Done& event) const {
+  const double rate = event.decode_seconds > 0
+                          ? static_cast<double>(event.output_tokens) / event.decode_seconds
+                          : 0.0;
+  log::info("{}: {} in {} tokens ({} from cache), out {} tokens; prompt {:.2f} s, {:.1f} tokens/s",
+            request_id_, api::name(reason_of(event.cause)), input_tokens_, cached_tokens_,
+            event.output_tokens, event.prefill_seconds, rate);
+}
+
+}  // namespace pensieve::gateway

@@ -1,0 +1,72 @@
+// One POST /v1/messages: from an accepted request to the last event, over at most two workers.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <boost/asio/awaitable.hpp>
+
+#include "api/messages.h"
+#include "api/response.h"
+#include "base/clock.h"
+#include "gateway/exchange.h"
+#include "model/pool.h"
+#include "worker/messages.h"
+#include "worker/worker_link.h"
+
+namespace pensieve::gateway {
+
+/// Relays what a worker says to a client, streaming or not.
+///
+/// Exactly one end: a whole message, an error status, or, once content was streamed, an `error`
+/// event. A worker that dies before any content was sent is replaced once, unseen by the client.
+///
+/// Ownership: borrows all; lives inside one coroutine. Thread-safety: the io thread only.
+class MessageRelay {
+ public:
+  /// Bytes of an answer that is not streamed; a longer one ends with an error.
+  static constexpr std::size_t kAnswerBytesMax = 16U << 20;
+
+  MessageRelay(Exchange& exchange, model::Pool& pool, const Clock& clock,
+               const api::MessagesRequest& request, std::string request_id, Headers headers);
+
+  /// What the caller still has to answer with, where nothing was sent; empty where all is done.
+  boost::asio::awaitable<std::optional<api::ApiError>> run();
+
+ private:
+  enum class Outcome : std::uint8_t { kEnded, kWorkerGone };
+
+  boost::asio::awaitable<Outcome> relay(worker::Call& call);
+  boost::asio::awaitable<bool> take(worker::Frame frame);
+  boost::asio::awaitable<bool> accepted(const worker::Accepted& accepted);
+  boost::asio::awaitable<bool> text(std::string_view text);
+  boost::asio::awaitable<bool> open_text_block();
+  boost::asio::awaitable<void> done(const worker::Done& done);
+  boost::asio::awaitable<bool> heartbeat();
+  boost::asio::awaitable<void> end_with_error(api::ApiError error);
+  api::Usage usage(std::uint32_t output_tokens) const;
+  void log_end(const worker::Done& done) const;
+
+  Exchange& exchange_;
+  model::Pool& pool_;
+  const Clock& clock_;
+  const api::MessagesRequest& request_;
+  const std::string request_id_;
+  const std::string message_id_;
+  const Headers headers_;
+  const TimePoint began_at_;
+
+  std::string answer_;  // Not streamed: the text so far.
+  std::size_t text_bytes_ = 0;
+  bool stream_begun_ = false;
+  bool block_open_ = false;
+  std::uint32_t input_tokens_ = 0;
+  std::uint32_t cached_tokens_ = 0;
+  TimePoint next_ping_;
+  std::optional<worker::WorkerGone> gone_;
+  std::optional<api::ApiError> unsent_error_;
+};
+
+}  // namespace pensieve::gateway

@@ -1,0 +1,258 @@
+#include "gateway/server.h"
+
+#include <unistd.h>
+
+#include <csignal>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include <fmt/core.h>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "base/log.h"
+#include "memory/ledger.h"
+
+namespace pensieve::gateway {
+namespace {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+
+constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
+
+/// How often the drain looks whether all is done. Choice: nobody notices 20 ms at the end.
+constexpr Duration kDrainInterval = std::chrono::milliseconds(20);
+/// accept() that fails for lack of descriptors would spin otherwise.
+constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
+/// A worker is killed 2 s after it was asked to stop, and reaped within 2 s more.
+constexpr Duration kWorkerStopGrace = std::chrono::seconds(2);
+constexpr Duration kWorkerEndMax = std::chrono::seconds(5);
+constexpr Duration kRunDryMax = std::chrono::seconds(2);
+constexpr int kExitBySecondSignal = 130;  // As shells say it for SIGINT.
+
+class Server {
+ public:
+  Server(memory::MemorySource& source, const Clock& clock, const ServerOptions& options)
+      : options_(options),
+        clock_(clock),
+        io_(1),
+        monitor_(source, clock, options.monitor),
+        pool_(io_.get_executor(), clock, monitor_, ledger_, options.pool),
+        service_(pool_, monitor_, clock, options.service,
+                 [this] { begin_drain("a stop request"); }),
+        acceptor_(io_),
+        signals_(io_),
+        sample_timer_(io_) {}
+
+  std::expected<void, StartFailure> run(const std::function<void(const Started&)>& on_started);
+
+ private:
+  std::expected<void, StartFailure> listen();
+  asio::awaitable<void> load_model();
+  asio::awaitable<void> accept_connections();
+  asio::awaitable<void> sample_memory();
+  asio::awaitable<void> wait_for_signals();
+  asio::awaitable<void> drain();
+  void begin_drain(std::string_view why);
+  void note_level();
+
+  const ServerOptions options_;
+  const Clock& clock_;
+  asio::io_context io_;
+  memory::Monitor monitor_;
+  memory::Ledger ledger_;
+  model::Pool pool_;
+  Service service_;
+  tcp::acceptor acceptor_;
+  asio::signal_set signals_;
+  asio::steady_timer sample_timer_;
+  std::vector<std::weak_ptr<Connection>> connections_;
+  std::function<void(const Started&)> on_started_;
+  std::optional<StartFailure> failure_;
+  std::optional<memory::Level> noted_level_;
+  bool draining_ = false;
+  bool drained_ = false;
+};
+
+std::expected<void, StartFailure> Server::run(
+    const std::function<void(const Started&)>& on_started) {
+  on_started_ = on_started;
+  monitor_.sample();
+  if (auto listening = listen(); !listening) return listening;
+  boost::system::error_code ignored;
+  signals_.add(SIGINT, ignored);
+  signals_.add(SIGTERM, ignored);
+  asio::co_spawn(io_, wait_for_signals(), asio::detached);
+  asio::co_spawn(io_, sample_memory(), asio::detached);
+  asio::co_spawn(io_, accept_connections(), asio::detached);
+  asio::co_spawn(io_, load_model(), asio::detached);
+  while (!drained_ && io_.run_one() > 0) {
+  }
+  // Nothing new comes any more; what is left ends by itself, now that its sockets are closed.
+  io_.run_for(kRunDryMax);
+  if (!io_.stopped()) {
+    log::error("something is still under way after the drain; ending all the same");
+    log::stop();
+    ::_exit(failure_ ? 1 : 0);
+  }
+  if (failure_) return std::unexpected(*failure_);
+  return {};
+}
+
+std::expected<void, StartFailure> Server::listen() {
+  using Kind = StartFailure::Kind;
+  boost::system::error_code error;
+  const asio::ip::address address = asio::ip::make_address(
+      options_.host == "localhost" ? std::string("127.0.0.1") : options_.host, error);
+  if (error) {
+    return std::unexpected(StartFailure{
+        Kind::kAddress, fmt::format("host \"{}\" is not an IP address", options_.host)});
+  }
+  const tcp::endpoint endpoint(address, options_.port);
+  acceptor_.open(endpoint.protocol(), error);
+  if (!error) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error) acceptor_.bind(endpoint, error);
+  if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
+  if (!error) return {};
+  const bool in_use = error == asio::error::address_in_use;
+  return std::unexpected(StartFailure{
+      in_use ? Kind::kPortInUse : Kind::kAddress,
+      fmt::format("cannot listen on {}:{}: {}{}", options_.host, options_.port, error.message(),
+                  in_use ? "; another server is there (pensieve health tells whether "
+                           "it is Pensieve); choose one with --port"
+                         : "")});
+}
+
+asio::awaitable<void> Server::load_model() {
+  const model::Pool::Acquired link = co_await pool_.acquire();
+  if (draining_) co_return;
+  if (!link && link.error().kind != model::LoadFailure::Kind::kNotNow) {
+    failure_ = StartFailure{link.error().kind == model::LoadFailure::Kind::kNever
+                                ? StartFailure::Kind::kMemory
+                                : StartFailure::Kind::kModel,
+                            link.error().message};
+    begin_drain("the model cannot be loaded");
+    co_return;
+  }
+  Started started;
+  started.port = acceptor_.local_endpoint().port();
+  started.model = pool_.status();
+  if (!link) started.not_loaded = link.error();
+  started.memory = monitor_.status();
+  on_started_(started);
+}
+
+asio::awaitable<void> Server::accept_connections() {
+  while (!draining_) {
+    auto [error, socket] = co_await acceptor_.async_accept(kNoThrow);
+    if (draining_ || error == asio::error::operation_aborted) co_return;
+    if (error) {
+      log::warning("accepting a connection: {}", error.message());
+      asio::steady_timer pause(io_, kAcceptPause);
+      co_await pause.async_wait(kNoThrow);
+      continue;
+    }
+    std::erase_if(connections_, [](const auto& connection) { return connection.expired(); });
+    if (connections_.size() >= options_.connections_max) {
+      log::warning("more than {} connections; the new one is closed", options_.connections_max);
+      continue;  // The socket closes here.
+    }
+    connections_.push_back(start_connection(std::move(socket), service_, options_.connection));
+  }
+}
+
+asio::awaitable<void> Server::sample_memory() {
+  while (true) {
+    pool_.settle();
+    monitor_.sample();
+    note_level();
+    sample_timer_.expires_after(memory::Monitor::kSampleEvery);
+    const auto [error] = co_await sample_timer_.async_wait(kNoThrow);
+    if (error || drained_) co_return;
+  }
+}
+
+/// One line when the level changes, not one per reading.
+void Server::note_level() {
+  const memory::Monitor::Status status = monitor_.status();
+  if (noted_level_ == status.level) return;
+  const std::string figure = status.available
+                                 ? fmt::format("{:.2f}GB available, limited by {}",
+                                               to_gb(*status.available), status.limited_by)
+                                 : "not readable: " + status.last_failure;
+  if (noted_level_ && status.level > memory::Level::kCaution) {
+    log::warning("memory level {}: {}", memory::name(status.level), figure);
+  } else if (noted_level_) {
+    log::info("memory level {}: {}", memory::name(status.level), figure);
+  }
+  noted_level_ = status.level;
+}
+
+asio::awaitable<void> Server::wait_for_signals() {
+  const auto [error, signal] = co_await signals_.async_wait(kNoThrow);
+  if (error) co_return;
+  begin_drain(signal == SIGINT ? "Ctrl+C" : "SIGTERM");
+  const auto [again_error, again] = co_await signals_.async_wait(kNoThrow);
+  if (again_error) co_return;
+  log::warning("second signal: ending at once");
+  log::stop();
+  ::_exit(kExitBySecondSignal);  // The worker sees its socket close and ends as well.
+}
+
+void Server::begin_drain(std::string_view why) {
+  if (draining_) return;
+  draining_ = true;
+  const std::uint32_t active = service_.requests_active();
+  log::info("stopping ({}); {} request{} to finish", why, active, active == 1 ? "" : "s");
+  service_.begin_drain();
+  boost::system::error_code ignored;
+  acceptor_.close(ignored);
+  asio::co_spawn(io_, drain(), asio::detached);
+}
+
+asio::awaitable<void> Server::drain() {
+  for (const auto& weak : connections_) {
+    if (const auto connection = weak.lock()) connection->close_when_idle();
+  }
+  const TimePoint deadline = clock_.now() + options_.drain_max;
+  asio::steady_timer timer(io_);
+  while (service_.requests_active() > 0 && clock_.now() < deadline) {
+    timer.expires_after(kDrainInterval);
+    co_await timer.async_wait(kNoThrow);
+  }
+  if (service_.requests_active() > 0) {
+    log::warning("{} requests are cut off: the time to finish is over", service_.requests_active());
+  }
+  for (const auto& weak : connections_) {
+    if (const auto connection = weak.lock()) connection->abort();
+  }
+  pool_.shut_down(kWorkerStopGrace);
+  const TimePoint worker_deadline = clock_.now() + kWorkerEndMax;
+  while (pool_.status().state != model::State::kUnloaded && clock_.now() < worker_deadline) {
+    timer.expires_after(kDrainInterval);
+    co_await timer.async_wait(kNoThrow);
+  }
+  signals_.cancel();
+  sample_timer_.cancel();
+  drained_ = true;
+}
+
+}  // namespace
+
+std::expected<void, StartFailure> run_server(
+    memory::MemorySource& source, const Clock& clock, const ServerOptions& options,
+    const std::function<void(const Started&)>& on_started) {
+  Server server(source, clock, options);
+  return server.run(on_started);
+}
+
+}  // namespace pensieve::gateway

@@ -1,0 +1,355 @@
+#include "gateway/service.h"
+
+#include <optional>
+#include <utility>
+
+#include <fmt/core.h>
+#include <boost/json.hpp>
+
+#include "api/messages.h"
+#include "api/response.h"
+#include "base/log.h"
+#include "gateway/message_relay.h"
+#include "memory/admission.h"
+#include "memory/report.h"
+
+namespace pensieve::gateway {
+namespace {
+
+namespace asio = boost::asio;
+namespace json = boost::json;
+
+/// An answer to a count or a cache command comes within a step of the engine, or not at all.
+constexpr Duration kControlWait = std::chrono::seconds(60);
+
+/// Counts a request for as long as it lives, on every way out.
+class Counted {
+ public:
+  explicit Counted(std::uint32_t& count) : count_(count) { ++count_; }
+  ~Counted() { --count_; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+
+ private:
+  std::uint32_t& count_;
+};
+
+api::ApiError error_of(const worker::CallEvent& event) {
+  if (const auto* gone = std::get_if<worker::WorkerGone>(&event)) {
+    return api::overloaded("the model's worker ended: " + gone->description, 1);
+  }
+  if (const auto* frame = std::get_if<worker::Frame>(&event)) {
+    if (frame->type == worker::FrameType::kFailed) {
+      const auto failed = worker::decode_failed(frame->payload);
+      if (failed && failed->code == Code::kInvalidArgument) {
+        return api::invalid_request(failed->message);
+      }
+      return api::internal(failed ? failed->message : failed.error().message);
+    }
+  }
+  return api::overloaded("the model did not answer in time", 5);
+}
+
+}  // namespace
+
+api::ApiError error_for(const model::LoadFailure& failure) {
+  switch (failure.kind) {
+    case model::LoadFailure::Kind::kNotNow:
+      return api::overloaded(failure.message, 10);
+    case model::LoadFailure::Kind::kNever:
+      return api::invalid_request(failure.message);
+    case model::LoadFailure::Kind::kBroken:
+      break;
+  }
+  return api::unavailable_for_good(failure.message);
+}
+
+Service::Service(model::Pool& pool, memory::Monitor& monitor, const Clock& clock, Options options,
+                 std::function<void()> on_stop)
+    : pool_(pool),
+      monitor_(monitor),
+      clock_(clock),
+      options_(std::move(options)),
+      on_stop_(std::move(on_stop)) {}
+
+asio::awaitable<void> Service::serve(Exchange& exchange) {
+  const std::string request_id = api::new_id("req_");
+  const auto access = check_access(exchange.request(), options_.access);
+  if (!access) {
+    co_await fail(exchange, request_id, access.error());
+    co_return;
+  }
+  co_await route(exchange, request_id);
+}
+
+asio::awaitable<void> Service::route(Exchange& exchange, const std::string& request_id) {
+  const HttpRequest& request = exchange.request();
+  const std::string& path = request.path;
+  const std::string& method = request.method;
+  const bool reads = method == "GET" || method == "HEAD";
+  if (method == "OPTIONS") {
+    HttpResponse response{.status = 204, .content_type = "", .body = "", .headers = {}};
+    response.headers = {{"access-control-allow-methods", "GET, POST, OPTIONS"},
+                        {"access-control-allow-headers", "*"},
+                        {"access-control-max-age", "600"}};
+    co_await reply(exchange, request_id, std::move(response));
+    co_return;
+  }
+  if (path == "/" && reads) co_return co_await reply(exchange, request_id, front_page());
+  if (path == "/health" && reads) co_return co_await reply(exchange, request_id, health());
+  if (path == "/v1/pensieve/ps" && reads) co_return co_await reply(exchange, request_id, ps());
+  if ((path == "/v1/models" || path.starts_with("/v1/models/")) && reads) {
+    co_return co_await reply(exchange, request_id, models(request, request_id));
+  }
+  const bool posts_only = path == "/v1/messages" || path == "/v1/messages/count_tokens" ||
+                          path == "/v1/pensieve/clear-cache" || path == "/v1/pensieve/stop";
+  if (posts_only && method == "POST") {
+    co_return co_await route_model_work(exchange, request_id);
+  }
+  const bool known = posts_only || path == "/" || path == "/health" || path == "/v1/pensieve/ps" ||
+                     path == "/v1/models" || path.starts_with("/v1/models/");
+  if (known) {
+    co_await fail(exchange, request_id,
+                  api::method_not_allowed(fmt::format("{} {} is not allowed", method, path)));
+  } else {
+    co_await fail(exchange, request_id, api::not_found(fmt::format("no route {}", path)));
+  }
+}
+
+asio::awaitable<void> Service::route_model_work(Exchange& exchange, const std::string& request_id) {
+  const std::string& path = exchange.request().path;
+  if (path == "/v1/messages") co_return co_await messages(exchange, request_id);
+  if (path == "/v1/messages/count_tokens") co_return co_await count_tokens(exchange, request_id);
+  if (path == "/v1/pensieve/clear-cache") co_return co_await clear_cache(exchange, request_id);
+  co_await reply(exchange, request_id, json(200, R"({"status":"stopping"})"));
+  on_stop_();
+}
+
+std::optional<api::ApiError> Service::refusal() {
+  if (draining_) return api::overloaded("the server is shutting down", 5);
+  const memory::Monitor::Status status = monitor_.check();
+  const memory::Admission admission = memory::decide(status);
+  if (const auto* refuse = std::get_if<memory::Refuse>(&admission)) {
+    log::warning("refused: {} (limited by {})", refuse->reason,
+                 status.limited_by.empty() ? status.last_failure : status.limited_by);
+    return api::overloaded(refuse->reason, static_cast<unsigned>(refuse->retry_after.count()));
+  }
+  if (std::get<memory::Admit>(admission).warn) {
+    log::warning("memory is short: {}GB available ({}); the request goes on",
+                 memory::available_memory_header(status), status.limited_by);
+  }
+  return std::nullopt;
+}
+
+std::expected<void, api::ApiError> Service::check_model(std::string_view model) const {
+  // Claude Code asks for several claude-* models; all of them are the one that is here.
+  if (model == pool_.model().id || model.starts_with("claude-")) return {};
+  return std::unexpected(
+      api::not_found(fmt::format("model: {} (this server has {})", model, pool_.model().id)));
+}
+
+asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& request_id) {
+  if (const auto refused = refusal()) co_return co_await fail(exchange, request_id, *refused);
+  const auto request = api::parse_messages_request(exchange.request().body);
+  if (!request) co_return co_await fail(exchange, request_id, request.error());
+  if (const auto known = check_model(request->model); !known) {
+    co_return co_await fail(exchange, request_id, known.error());
+  }
+  if (active_ >= pool_.sequences_max() + options_.waiting_max) {
+    co_return co_await fail(
+        exchange, request_id,
+        api::queue_full(fmt::format("{} requests are being answered or waiting already", active_),
+                        5));
+  }
+  const Counted counted(active_);
+  MessageRelay relay(exchange, pool_, clock_, *request, request_id, common_headers(request_id));
+  const std::optional<api::ApiError> error = co_await relay.run();
+  if (error) co_await fail(exchange, request_id, *error);
+}
+
+asio::awaitable<void> Service::count_tokens(Exchange& exchange, const std::string& request_id) {
+  if (const auto refused = refusal()) co_return co_await fail(exchange, request_id, *refused);
+  const auto request = api::parse_count_tokens_request(exchange.request().body);
+  if (!request) co_return co_await fail(exchange, request_id, request.error());
+  if (const auto known = check_model(request->model); !known) {
+    co_return co_await fail(exchange, request_id, known.error());
+  }
+  const model::Pool::Acquired link = co_await pool_.acquire();
+  if (!link) co_return co_await fail(exchange, request_id, error_for(link.error()));
+  const std::string payload = worker::encode(request->prompt);
+  auto call = (*link)->open(worker::FrameType::kCountTokens, payload);
+  if (!call) {
+    co_return co_await fail(exchange, request_id, api::overloaded(call.error().message, 1));
+  }
+  const worker::CallEvent event = co_await (*call)->next(clock_.now() + kControlWait);
+  const auto* frame = std::get_if<worker::Frame>(&event);
+  if (frame != nullptr && frame->type == worker::FrameType::kCounted) {
+    if (const auto counted = worker::decode_counted(frame->payload)) {
+      co_return co_await reply(exchange, request_id,
+                               json(200, api::count_tokens_body(counted->input_tokens)));
+    }
+  }
+  co_await fail(exchange, request_id, error_of(event));
+}
+
+asio::awaitable<void> Service::clear_cache(Exchange& exchange, const std::string& request_id) {
+  // No admission here: giving memory back has to work when memory is short.
+  monitor_.sample();
+  const std::optional<Bytes> before = monitor_.status().available;
+  worker::Cleared cleared;
+  if (pool_.status().state == model::State::kReady) {
+    const model::Pool::Acquired link = co_await pool_.acquire();
+    if (!link) co_return co_await fail(exchange, request_id, error_for(link.error()));
+    auto call = (*link)->open(worker::FrameType::kClearCache, "");
+    if (!call) {
+      co_return co_await fail(exchange, request_id, api::overloaded(call.error().message, 1));
+    }
+    const worker::CallEvent event = co_await (*call)->next(clock_.now() + kControlWait);
+    const auto* frame = std::get_if<worker::Frame>(&event);
+    const auto told = frame != nullptr && frame->type == worker::FrameType::kCleared
+                          ? worker::decode_cleared(frame->payload)
+                          : ::pensieve::fail(Code::kUnavailable, "no answer");
+    if (!told) co_return co_await fail(exchange, request_id, error_of(event));
+    cleared = *told;
+  }
+  monitor_.sample();
+  const std::optional<Bytes> after = monitor_.status().available;
+  const auto figure = [](const std::optional<Bytes>& bytes) {
+    return bytes ? json::value(bytes->count()) : json::value(nullptr);
+  };
+  log::info("cache cleared by hand: {} tokens dropped, {}GB came back", cleared.dropped_tokens,
+            memory::gb_text(cleared.freed));
+  json::object body;
+  body["freed_bytes"] = cleared.freed.count();
+  body["dropped_tokens"] = cleared.dropped_tokens;
+  body["available_bytes_before"] = figure(before);
+  body["available_bytes_after"] = figure(after);
+  co_await reply(exchange, request_id, json(200, json::serialize(body)));
+}
+
+HttpResponse Service::models(const HttpRequest& request, const std::string& request_id) {
+  const model::Pool::Status status = pool_.status();
+  const std::uint32_t window = status.info ? status.info->context_tokens : 0;
+  const api::Model model{.id = pool_.model().id,
+                         .display_name = pool_.model().id,
+                         .created_at = options_.started_at,
+                         .input_tokens_max = window,
+                         .output_tokens_max = window};
+  if (request.path == "/v1/models") {
+    const auto page = api::parse_page(request.query);
+    if (!page) return json(page.error().status, api::error_body(page.error(), request_id));
+    return json(200, api::models_body(std::span(&model, 1), *page));
+  }
+  const std::string id =
+      api::percent_decoded(std::string_view(request.path).substr(std::size("/v1/models/") - 1));
+  if (const auto known = check_model(id); !known) {
+    return json(404, api::error_body(known.error(), request_id));
+  }
+  return json(200, api::model_body(model));
+}
+
+HttpResponse Service::health() {
+  const memory::Monitor::Status status = monitor_.check();
+  const bool accepting =
+      !draining_ && std::holds_alternative<memory::Admit>(memory::decide(status));
+  json::object memory{{"status", memory::memory_status_header(status)},
+                      {"available_gb", memory::available_memory_header(status)},
+                      {"accepting_requests", accepting}};
+  if (!status.limited_by.empty()) memory["limited_by"] = status.limited_by;
+  if (status.total) memory["total_gb"] = memory::gb_text(*status.total);
+  if (!status.last_failure.empty()) memory["reading_failed"] = status.last_failure;
+  const json::object body{
+      {"status", accepting   ? "healthy"
+                 : draining_ ? "draining"
+                             : "degraded"},
+      {"service", "pensieve-anthropic-proxy"},
+      {"memory", std::move(memory)},
+      {"model", {{"id", pool_.model().id}, {"state", model::name(pool_.status().state)}}}};
+  return json(200, json::serialize(body));
+}
+
+HttpResponse Service::ps() {
+  const model::Pool::Status status = pool_.status();
+  json::object ends;
+  for (const auto& [end, count] : status.ends) ends[worker::name(end)] = count;
+  json::object model{
+      {"id", pool_.model().id},
+      {"engine", pool_.model().engine},
+      {"state", model::name(status.state)},
+      {"pid", status.pid},
+      {"context_tokens", status.info ? status.info->context_tokens : 0},
+      {"parallel", pool_.sequences_max()},
+      {"requests_active", active_},
+      {"requests_running", status.heartbeat.running},
+      {"requests_waiting", status.heartbeat.waiting},
+      {"memory_reserved_bytes", status.reserved.count()},
+      {"memory_resident_bytes", status.heartbeat.resident.count()},
+      {"memory_anonymous_bytes", status.heartbeat.anonymous.count()},
+      {"kv_tokens_cached", status.heartbeat.cached_tokens},
+      {"uptime_seconds", std::chrono::duration_cast<std::chrono::seconds>(status.uptime).count()},
+      {"worker_ends", std::move(ends)}};
+  return json(200, json::serialize(json::object{{"models", json::array{std::move(model)}}}));
+}
+
+HttpResponse Service::front_page() {
+  const memory::Monitor::Status status = monitor_.check();
+  HttpResponse response;
+  response.content_type = "text/plain; charset=utf-8";
+  response.body = fmt::format(
+      "Pensieve serves {} through the Anthropic Messages API.\n"
+      "Memory: {} ({}GB available)\n\n"
+      "POST /v1/messages  POST /v1/messages/count_tokens  GET /v1/models  GET /health\n",
+      pool_.model().id, memory::memory_status_header(status),
+      memory::available_memory_header(status));
+  return response;
+}
+
+Headers Service::common_headers(const std::string& request_id) const {
+  // The last reading is good enough here; requests that need a fresh one have just taken it.
+  const memory::Monitor::Status status = monitor_.status();
+  return {{"request-id", request_id},
+          {"x-memory-status", std::string(memory::memory_status_header(status))},
+          {"x-available-memory-gb", memory::available_memory_header(status)}};
+}
+
+HttpResponse Service::json(unsigned status, std::string body) const {
+  HttpResponse response;
+  response.status = status;
+  response.body = std::move(body);
+  return response;
+}
+
+asio::awaitable<void> Service::reply(Exchange& exchange, const std::string& request_id,
+                                     HttpResponse response) {
+  for (auto& header : common_headers(request_id)) response.headers.push_back(std::move(header));
+  const std::string_view origin = exchange.request().header("origin");
+  if (!origin.empty() && is_listed_origin(origin, options_.access)) {
+    response.headers.emplace_back("access-control-allow-origin", origin);
+    response.headers.emplace_back("vary", "origin");
+  }
+  co_await exchange.respond(std::move(response));
+}
+
+asio::awaitable<void> Service::fail(Exchange& exchange, const std::string& request_id,
+                                    const api::ApiError& error) {
+  HttpResponse response = json(error.status, api::error_body(error, request_id));
+  if (error.should_retry) {
+    response.headers.emplace_back("x-should-retry", *error.should_retry ? "true" : "false");
+  }
+  if (error.retry_after_seconds) {
+    response.headers.emplace_back("retry-after", std::to_string(*error.retry_after_seconds));
+  }
+  co_await reply(exchange, request_id, std::move(response));
+}
+
+HttpResponse Service::protocol_error(unsigned status, std::string message) {
+  const std::string request_id = api::new_id("req_");
+  const api::ApiError error =
+      status == 413 ? api::request_too_large("the request body is larger than this server accepts")
+                    : api::invalid_request("not a proper HTTP request: " + message);
+  HttpResponse response = json(status, api::error_body(error, request_id));
+  response.headers = common_headers(request_id);
+  return response;
+}
+
+}  // namespace pensieve::gateway

@@ -1,0 +1,74 @@
+// Routes: which request is answered by what, behind access rules and the memory guard.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include <boost/asio/awaitable.hpp>
+
+#include "api/error.h"
+#include "base/clock.h"
+#include "gateway/access.h"
+#include "gateway/exchange.h"
+#include "memory/monitor.h"
+#include "model/pool.h"
+
+namespace pensieve::gateway {
+
+/// Everything between an HTTP request and the model.
+///
+/// Ownership: borrows all; all must outlive the service. Thread-safety: the io thread only.
+class Service final : public RequestSink {
+ public:
+  struct Options {
+    AccessRules access;
+    std::uint32_t waiting_max = 64;  // Requests beyond those that the model runs at once.
+    std::string started_at;          // RFC 3339; `created_at` of the models.
+  };
+
+  Service(model::Pool& pool, memory::Monitor& monitor, const Clock& clock, Options options,
+          std::function<void()> on_stop);
+
+  boost::asio::awaitable<void> serve(Exchange& exchange) override;
+  HttpResponse protocol_error(unsigned status, std::string message) override;
+
+  /// From now on new messages are refused with 503; running ones go on.
+  void begin_drain() { draining_ = true; }
+  std::uint32_t requests_active() const { return active_; }
+
+ private:
+  boost::asio::awaitable<void> route(Exchange& exchange, const std::string& request_id);
+  boost::asio::awaitable<void> route_model_work(Exchange& exchange, const std::string& request_id);
+  boost::asio::awaitable<void> messages(Exchange& exchange, const std::string& request_id);
+  boost::asio::awaitable<void> count_tokens(Exchange& exchange, const std::string& request_id);
+  boost::asio::awaitable<void> clear_cache(Exchange& exchange, const std::string& request_id);
+  HttpResponse models(const HttpRequest& request, const std::string& request_id);
+  HttpResponse health();
+  HttpResponse ps();
+  HttpResponse front_page();
+
+  /// Empty where a new request may start; also counts and logs what it refuses.
+  std::optional<api::ApiError> refusal();
+  std::expected<void, api::ApiError> check_model(std::string_view model) const;
+  Headers common_headers(const std::string& request_id) const;
+  HttpResponse json(unsigned status, std::string body) const;
+  boost::asio::awaitable<void> fail(Exchange& exchange, const std::string& request_id,
+                                    const api::ApiError& error);
+  boost::asio::awaitable<void> reply(Exchange& exchange, const std::string& request_id,
+                                     HttpResponse response);
+
+  model::Pool& pool_;
+  memory::Monitor& monitor_;
+  const Clock& clock_;
+  const Options options_;
+  std::function<void()> on_stop_;
+  bool draining_ = false;
+  std::uint32_t active_ = 0;  // Requests in messages() now.
+};
+
+/// The API's error for a model that cannot be had.
+api::ApiError error_for(const model::LoadFailure& failure);
+
+}  // namespace pensieve::gateway

@@ -1,0 +1,212 @@
+// The `pensieve` program: wiring only. What each part does stands in its folder.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <ctime>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <fmt/chrono.h>
+#include <fmt/core.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "config/load.h"
+#include "gateway/guard_proof.h"
+#include "gateway/server.h"
+#include "memory/admission.h"
+#include "memory/machine_memory.h"
+#include "memory/psi.h"
+#include "memory/report.h"
+#include "model/catalogue.h"
+
+namespace pensieve {
+namespace {
+
+Bytes bytes_of_gb(double gb) {
+  return Bytes(static_cast<std::uint64_t>(std::llround(gb * static_cast<double>(1ULL << 30))));
+}
+
+memory::Floors floors_of(const config::Settings& settings) {
+  return {.caution = bytes_of_gb(settings.memory.caution_gb),
+          .warning = bytes_of_gb(settings.memory.warning_gb),
+          .critical = bytes_of_gb(settings.memory.critical_gb),
+          .emergency = bytes_of_gb(settings.memory.emergency_gb)};
+}
+
+gateway::ServerOptions server_options(const config::Settings& settings, model::ModelFile model) {
+  const memory::Floors floors = floors_of(settings);
+  gateway::ServerOptions options;
+  options.host = settings.host;
+  options.port = settings.port;
+  options.drain_max = std::chrono::seconds(settings.server.drain_seconds);
+  options.connection.body_bytes_max = std::size_t{settings.server.body_max_mb} << 20;
+  options.service.access = {.api_key = settings.server.api_key,
+                            .allowed_origins = settings.server.allowed_origins,
+                            .loopback_only = config::is_loopback(settings.host)};
+  options.service.waiting_max = settings.server.queue_max;
+  options.service.started_at =
+      fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+  options.monitor.floors = floors;
+  options.monitor.recovery_hold = std::chrono::milliseconds(settings.memory.recovery_hold_ms);
+  options.pool.model = std::move(model);
+  options.pool.worker_program = settings.worker.program;
+  options.pool.context_tokens = settings.context;
+  options.pool.sequences_max = settings.parallel;
+  options.pool.threads =
+      settings.threads > 0 ? settings.threads : std::max(1U, std::thread::hardware_concurrency());
+  options.pool.floors = floors;
+  options.pool.hang_after = std::chrono::seconds(settings.server.hang_seconds);
+  options.pool.debug_log = settings.log_level == log::Severity::kDebug;
+  return options;
+}
+
+void print_banner(const config::Settings& settings, const gateway::ServerOptions& options,
+                  const gateway::Started& started) {
+  const std::string shown = settings.host.find(':') != std::string::npos
+                                ? fmt::format("[{}]", settings.host)
+                                : settings.host;
+  fmt::print("Pensieve {}\n", PENSIEVE_VERSION);
+  fmt::print("  listening on http://{}:{}\n", shown, started.port);
+  if (started.not_loaded) {
+    fmt::print("  model        {} is not loaded; the next request tries again\n",
+               options.pool.model.id);
+    fmt::print("               {}\n", started.not_loaded->message);
+  } else {
+    fmt::print("  model        {} ({}), window {} tokens, {} in parallel, {} threads\n",
+               options.pool.model.id, started.model.info->description,
+               started.model.info->context_tokens, options.pool.sequences_max,
+               options.pool.threads);
+  }
+  const memory::Monitor::Status& memory = started.memory;
+  fmt::print("  memory       {}: {}GB of {}GB available ({}); {}GB reserved for the model\n",
+             memory::memory_status_header(memory), memory::available_memory_header(memory),
+             memory.total ? memory::gb_text(*memory.total) : "unknown", memory.limited_by,
+             memory::gb_text(started.model.reserved));
+  if (memory.total &&
+      *memory.total < Bytes(options.monitor.floors.caution.count() + (1ULL << 30))) {
+    fmt::print(
+        "               this machine can hardly be Safe with a floor of {}GB; set "
+        "[memory] caution_gb and the others lower\n",
+        memory::gb_text(options.monitor.floors.caution));
+  }
+  fmt::print("  Claude Code  PENSIEVE_PORT={} scripts/claude-local\n", started.port);
+  fmt::print("  Ctrl+C stops\n");
+  std::fflush(stdout);
+}
+
+cli::ExitCode exit_code_of(const gateway::StartFailure& failure) {
+  using Kind = gateway::StartFailure::Kind;
+  switch (failure.kind) {
+    case Kind::kPortInUse:
+      return cli::ExitCode::kPortInUse;
+    case Kind::kAddress:
+      return cli::ExitCode::kUsage;
+    case Kind::kModel:
+      return cli::ExitCode::kModelUnavailable;
+    case Kind::kMemory:
+      return cli::ExitCode::kDoesNotFit;
+  }
+  return cli::ExitCode::kFailure;
+}
+
+int serve(const config::LoadedSettings& loaded) {
+  const config::Settings& settings = loaded.settings;
+  std::signal(SIGPIPE, SIG_IGN);
+  ::umask(S_IRWXG | S_IRWXO);
+  const model::Catalogue catalogue(settings.models.directory);
+  Result<model::ModelFile> model = catalogue.resolve(settings.model, config::name(settings.engine));
+  if (!model) {
+    fmt::print(stderr, "pensieve: {}\n", model.error().message);
+    return cli::status(cli::ExitCode::kModelUnavailable);
+  }
+  Result<std::unique_ptr<memory::MemorySource>> source = memory::open_machine_memory();
+  if (!source) {
+    fmt::print(stderr, "pensieve: cannot watch this machine's memory: {}\n",
+               source.error().message);
+    return cli::status(cli::ExitCode::kFailure);
+  }
+  log::start("pensieve", settings.log_level);
+  const gateway::ServerOptions options = server_options(settings, std::move(*model));
+  const auto served = gateway::run_server(
+      **source, steady_clock(), options,
+      [&](const gateway::Started& started) { print_banner(settings, options, started); });
+  log::stop();
+  if (served) return cli::status(cli::ExitCode::kOk);
+  fmt::print(stderr, "pensieve: {}\n", served.error().message);
+  return cli::status(exit_code_of(served.error()));
+}
+
+cli::Section memory_section(const config::Settings& settings) {
+  cli::Section section{"memory", {}};
+  Result<std::unique_ptr<memory::MemorySource>> source = memory::open_machine_memory();
+  const Result<memory::Reading> reading =
+      source ? (*source)->read() : std::unexpected(source.error());
+  if (!reading) {
+    section.findings.push_back({"available", cli::Mark::kFail, reading.error().message,
+                                "the server refuses every request until this can be read"});
+    return section;
+  }
+  const memory::Floors floors = floors_of(settings);
+  const memory::Level level = memory::level_for(reading->available, floors);
+  const bool refuses = level >= memory::Level::kCritical;
+  section.findings.push_back(
+      {"available", refuses ? cli::Mark::kWarning : cli::Mark::kOk,
+       fmt::format("{}GB of {}GB ({}), level {}", memory::gb_text(reading->available),
+                   memory::gb_text(reading->total), reading->limited_by, memory::name(level)),
+       refuses ? "close other programs, or lower the floors in [memory]" : ""});
+  const bool reachable = reading->total > floors.caution;
+  section.findings.push_back(
+      {"floors", reachable ? cli::Mark::kOk : cli::Mark::kWarning,
+       fmt::format("caution {}GB, warning {}GB, critical {}GB, emergency {}GB",
+                   memory::gb_text(floors.caution), memory::gb_text(floors.warning),
+                   memory::gb_text(floors.critical), memory::gb_text(floors.emergency)),
+       reachable ? ""
+                 : "this machine can never be Safe; set [memory] caution_gb and others lower"});
+  return section;
+}
+
+cli::Section pressure_section() {
+  cli::Section section{"pressure", {}};
+  const Result<memory::Pressure> pressure = memory::read_pressure();
+  if (pressure) {
+    section.findings.push_back(
+        {"memory stalls (PSI)", cli::Mark::kOk,
+         fmt::format("some {:.1f} %, full {:.1f} % over 10 s", pressure->some.avg10_percent,
+                     pressure->full.avg10_percent),
+         ""});
+  } else {
+    section.findings.push_back({"memory stalls (PSI)", cli::Mark::kWarning,
+                                pressure.error().message, "levels go by available memory alone"});
+  }
+  return section;
+}
+
+std::vector<cli::Section> machine(const config::Settings& settings) {
+  return {memory_section(settings), pressure_section()};
+}
+
+std::vector<cli::Proof> prove_guard(const config::Settings& settings) {
+  std::vector<cli::Proof> proofs;
+  for (gateway::GuardProof& proof : gateway::prove_guard(floors_of(settings))) {
+    proofs.push_back({std::move(proof.name), proof.passed, std::move(proof.detail)});
+  }
+  return proofs;
+}
+
+}  // namespace
+}  // namespace pensieve
+
+int main(int argc, char** argv) {
+  return pensieve::cli::run(argc, argv,
+                            {.serve = pensieve::serve,
+                             .machine = pensieve::machine,
+                             .prove_guard = pensieve::prove_guard});
+}

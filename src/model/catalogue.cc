@@ -1,0 +1,126 @@
+#include "model/catalogue.h"
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <optional>
+
+#include <fmt/core.h>
+#include <fmt/format.h>
+
+namespace pensieve::model {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string lower(std::string_view text) {
+  std::string out(text);
+  std::transform(out.begin(), out.end(), out.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return out;
+}
+
+std::optional<ModelFile> model_at(const fs::path& path) {
+  const std::string extension = lower(path.extension().string());
+  const char* engine = extension == ".gguf"     ? "llama"
+                       : extension == ".script" ? "scripted"
+                                                : nullptr;
+  if (engine == nullptr) return std::nullopt;
+  return ModelFile{path.stem().string(), path.string(), engine};
+}
+
+bool is_mlx_folder(const fs::path& path) {
+  std::error_code error;
+  if (!fs::is_directory(path, error) || !fs::exists(path / "config.json", error)) return false;
+  for (const fs::directory_entry& entry : fs::directory_iterator(path, error)) {
+    if (entry.path().extension() == ".safetensors") return true;
+  }
+  return false;
+}
+
+Result<ModelFile> checked(const fs::path& path, std::string_view engine) {
+  if (is_mlx_folder(path)) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("{} is an MLX model, and this build has no MLX engine; use a GGUF file "
+                            "of the same model",
+                            path.string()));
+  }
+  const std::optional<ModelFile> file = model_at(path);
+  if (!file) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("{} is neither a .gguf nor a .script file", path.string()));
+  }
+  if (engine != "auto" && engine != file->engine) {
+    return fail(Code::kInvalidArgument, fmt::format("the engine \"{}\" does not read {}", engine,
+                                                    path.filename().string()));
+  }
+  return *file;
+}
+
+/// How well the file's name answers to `wanted`: 0 not at all, 3 best.
+int match(const ModelFile& file, const std::string& wanted) {
+  const std::string id = lower(file.id);
+  if (lower(fs::path(file.path).filename().string()) == wanted || id == wanted) return 3;
+  if (!id.starts_with(wanted)) return 0;
+  const char next = id[wanted.size()];
+  return next == '.' ? 2 : next == '-' ? 1 : 0;
+}
+
+}  // namespace
+
+std::vector<ModelFile> Catalogue::list() const {
+  std::vector<ModelFile> files;
+  for (const std::string& folder : folders_) {
+    std::error_code error;
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+      if (std::optional<ModelFile> file = model_at(entry.path())) files.push_back(*file);
+    }
+  }
+  std::stable_sort(files.begin(), files.end(),
+                   [](const ModelFile& a, const ModelFile& b) { return a.id < b.id; });
+  return files;
+}
+
+Result<ModelFile> Catalogue::resolve(std::string_view model, std::string_view engine) const {
+  std::error_code error;
+  const fs::path as_path(model);
+  if (fs::exists(as_path, error) &&
+      (fs::is_regular_file(as_path, error) || is_mlx_folder(as_path))) {
+    return checked(as_path, engine);
+  }
+  for (const std::string& folder : folders_) {
+    if (is_mlx_folder(fs::path(folder) / as_path))
+      return checked(fs::path(folder) / as_path, engine);
+  }
+
+  const std::string wanted = lower(model);
+  const std::vector<ModelFile> files = list();
+  int best = 0;
+  std::vector<const ModelFile*> found;
+  for (const ModelFile& file : files) {
+    const int score = match(file, wanted);
+    if (score == 0 || score < best) continue;
+    if (score > best) found.clear();
+    best = score;
+    // The same name in a later folder is hidden by the earlier one.
+    const bool hidden = std::any_of(found.begin(), found.end(),
+                                    [&](const ModelFile* other) { return other->id == file.id; });
+    if (!hidden) found.push_back(&file);
+  }
+  if (found.size() == 1) return checked(found.front()->path, engine);
+
+  std::vector<std::string> names;
+  if (found.empty()) {
+    for (const ModelFile& file : files) names.push_back(file.id);
+    return fail(Code::kNotFound,
+                fmt::format("there is no model \"{}\" in {}; {}", model, fmt::join(folders_, ", "),
+                            names.empty() ? std::string("these folders hold no model (./dev setup "
+                                                        "fetches a small one)")
+                                          : fmt::format("there is {}", fmt::join(names, ", "))));
+  }
+  for (const ModelFile* file : found) names.push_back(file->id);
+  return fail(Code::kInvalidArgument,
+              fmt::format("\"{}\" may be any of {}; say which", model, fmt::join(names, ", ")));
+}
+
+}  // namespace pensieve::model

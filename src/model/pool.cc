@@ -1,0 +1,280 @@
+#include "model/pool.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/core.h>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "base/log.h"
+#include "memory/report.h"
+
+namespace pensieve::model {
+namespace {
+
+namespace asio = boost::asio;
+using worker::Frame;
+using worker::FrameType;
+
+/// A load that fails again and again must not keep a machine busy. Choice: doubling from a second.
+constexpr Duration kBackoffFirst = std::chrono::seconds(1);
+constexpr Duration kBackoffMax = std::chrono::seconds(30);
+/// An answer to a plan or load may be this late after the last sign of progress.
+constexpr Duration kAnswerWait = std::chrono::minutes(10);
+
+LoadFailure broken(std::string message) {
+  return {LoadFailure::Kind::kBroken, std::move(message)};
+}
+
+}  // namespace
+
+std::string_view name(State state) {
+  switch (state) {
+    case State::kUnloaded:
+      return "unloaded";
+    case State::kLoading:
+      return "loading";
+    case State::kReady:
+      return "ready";
+  }
+  return "unloaded";
+}
+
+Pool::Pool(const asio::any_io_executor& executor, const Clock& clock, memory::Monitor& monitor,
+           memory::Ledger& ledger, Options options)
+    : executor_(executor),
+      clock_(clock),
+      monitor_(monitor),
+      ledger_(ledger),
+      options_(std::move(options)),
+      changed_(executor, TimePoint::max()) {}
+
+Pool::~Pool() = default;
+
+void Pool::enter(State state) {
+  state_ = state;
+  if (state == State::kReady) ready_since_ = clock_.now();
+  if (state == State::kUnloaded) {
+    link_.reset();
+    reservation_.reset();
+    drift_logged_ = false;
+  }
+  changed_.cancel();
+}
+
+asio::awaitable<Pool::Acquired> Pool::acquire() {
+  bool tried = false;
+  while (true) {
+    if (state_ == State::kReady && link_->usable()) co_return link_;
+    if (state_ == State::kUnloaded) {
+      if (failure_ && (tried || clock_.now() < retry_not_before_)) {
+        co_return std::unexpected(*failure_);
+      }
+      tried = true;
+      enter(State::kLoading);
+      asio::co_spawn(executor_, load_and_tell(), asio::detached);
+    }
+    // Loading, or ready with a worker whose end is not classified yet: both change soon.
+    changed_.expires_at(TimePoint::max());
+    co_await changed_.async_wait(asio::as_tuple(asio::use_awaitable));
+  }
+}
+
+asio::awaitable<void> Pool::load_and_tell() {
+  Loaded loaded = co_await load();
+  if (loaded && link_->gone()) {
+    loaded = std::unexpected(broken("the worker ended as soon as it was ready"));
+  }
+  if (loaded) {
+    failure_.reset();
+    backoff_ = {};
+    enter(State::kReady);
+    co_return;
+  }
+  failure_ = loaded.error();
+  log::warning("the model {} is not loaded: {}", options_.model.id, failure_->message);
+  if (failure_->kind != LoadFailure::Kind::kNotNow) {
+    backoff_ = std::clamp(backoff_ * 2, kBackoffFirst, kBackoffMax);
+    retry_not_before_ = clock_.now() + backoff_;
+  }
+  if (link_) link_->kill(worker::WorkerEnd::kKilled);
+  enter(State::kUnloaded);
+}
+
+asio::awaitable<Pool::Loaded> Pool::load() {
+  const std::uint64_t generation = ++generation_;
+  auto link = worker::WorkerLink::start(
+      executor_, clock_,
+      {.program = options_.worker_program,
+       .args = worker_args(),
+       .hang_after = options_.hang_after},
+      [this, generation](const worker::WorkerGone& gone) { on_worker_end(generation, gone); });
+  if (!link) co_return std::unexpected(broken(link.error().message));
+  link_ = std::move(*link);
+  auto plan = co_await plan_that_fits();
+  if (!plan) co_return std::unexpected(plan.error());
+  co_return co_await reserve_and_load(*plan);
+}
+
+asio::awaitable<std::expected<Frame, LoadFailure>> Pool::answer(worker::Call& call) {
+  while (true) {
+    worker::CallEvent event = co_await call.next(clock_.now() + kAnswerWait);
+    if (const auto* gone = std::get_if<worker::WorkerGone>(&event)) {
+      // A worker that the kernel shot while loading may fit another time; a crash will not heal.
+      const bool memory = gone->end == worker::WorkerEnd::kKilledByKernel ||
+                          gone->end == worker::WorkerEnd::kOutOfMemory;
+      co_return std::unexpected(
+          LoadFailure{memory ? LoadFailure::Kind::kNotNow : LoadFailure::Kind::kBroken,
+                      "the worker ended while it loaded the model: " + gone->description});
+    }
+    auto* frame = std::get_if<Frame>(&event);
+    if (frame == nullptr) co_return std::unexpected(broken("the worker does not answer"));
+    if (frame->type == FrameType::kLoadProgress) {
+      log::debug("loading {}: {}", options_.model.id, frame->payload);
+      continue;
+    }
+    if (frame->type == FrameType::kFailed) {
+      const Result<worker::Failed> failed = worker::decode_failed(frame->payload);
+      co_return std::unexpected(broken(failed ? failed->message : failed.error().message));
+    }
+    co_return std::move(*frame);
+  }
+}
+
+asio::awaitable<std::expected<engine::Plan, LoadFailure>> Pool::plan(std::uint32_t context) {
+  const std::string payload = worker::encode(load_options(context));
+  auto call = link_->open(FrameType::kPlan, payload);
+  if (!call) co_return std::unexpected(broken(call.error().message));
+  auto frame = co_await answer(**call);
+  if (!frame) co_return std::unexpected(frame.error());
+  Result<engine::Plan> plan = worker::decode_plan(frame->payload);
+  if (!plan) co_return std::unexpected(broken(plan.error().message));
+  co_return *plan;
+}
+
+/// The window that the user named, or else the largest of wanted, wanted / 2, ... that fits now.
+asio::awaitable<std::expected<engine::Plan, LoadFailure>> Pool::plan_that_fits() {
+  if (options_.context_tokens > 0) co_return co_await plan(options_.context_tokens);
+  auto smallest = co_await plan(kContextTokensLeast);
+  if (!smallest) co_return smallest;
+  std::uint32_t context = std::min(kContextTokensWanted, smallest->context_train_tokens);
+  while (context > kContextTokensLeast) {
+    auto candidate = co_await plan(context);
+    if (!candidate) co_return candidate;
+    const memory::Monitor::Status memory = monitor_.check();
+    if (memory.available &&
+        candidate->estimate.total() <=
+            ledger_.largest_that_fits(*memory.available, options_.floors.critical)) {
+      co_return candidate;
+    }
+    context /= 2;
+  }
+  co_return smallest;
+}
+
+asio::awaitable<Pool::Loaded> Pool::reserve_and_load(const engine::Plan& plan) {
+  auto reservation = reserve(plan);
+  if (!reservation) co_return std::unexpected(reservation.error());
+  reservation_ = std::move(*reservation);
+  log::info(
+      "loading {} with a window of {} tokens; reserved {}GB (weights {}GB, KV {}GB, compute "
+      "{}GB, process {}GB)",
+      options_.model.id, plan.context_tokens, memory::gb_text(plan.estimate.total()),
+      memory::gb_text(
+          Bytes(plan.estimate.weights_mapped.count() + plan.estimate.weights_copied.count())),
+      memory::gb_text(plan.estimate.kv), memory::gb_text(plan.estimate.compute),
+      memory::gb_text(plan.estimate.process));
+  const std::string payload = worker::encode(load_options(plan.context_tokens));
+  auto call = link_->open(FrameType::kLoad, payload);
+  if (!call) co_return std::unexpected(broken(call.error().message));
+  auto frame = co_await answer(**call);
+  if (!frame) co_return std::unexpected(frame.error());
+  Result<engine::ModelInfo> info = worker::decode_model_info(frame->payload);
+  if (!info) co_return std::unexpected(broken(info.error().message));
+  info_ = std::move(*info);
+  log::info("loaded {} ({}), worker {}", options_.model.id, info_->description, link_->pid());
+  co_return Loaded();
+}
+
+std::expected<memory::Reservation, LoadFailure> Pool::reserve(const engine::Plan& plan) {
+  const memory::Monitor::Status memory = monitor_.check();
+  if (!memory.available || !memory.total) {
+    return std::unexpected(
+        too_large(plan, "the available memory cannot be read now", LoadFailure::Kind::kNotNow));
+  }
+  const Bytes needed = plan.estimate.total();
+  auto reservation = ledger_.try_reserve(needed, *memory.available, options_.floors.critical);
+  if (reservation) return std::move(*reservation);
+  const std::optional<Bytes> with_floor = checked_add(needed, options_.floors.critical);
+  const bool ever = with_floor && *with_floor <= *memory.total;
+  return std::unexpected(too_large(plan, memory::describe(reservation.error()),
+                                   ever ? LoadFailure::Kind::kNotNow : LoadFailure::Kind::kNever));
+}
+
+LoadFailure Pool::too_large(const engine::Plan& plan, const std::string& why,
+                            LoadFailure::Kind kind) const {
+  return {kind,
+          fmt::format("model {} with a context of {} tokens does not fit: {}. {}",
+                      options_.model.id, plan.context_tokens, why,
+                      kind == LoadFailure::Kind::kNever
+                          ? "This machine is too small for it; a smaller --context or model helps"
+                          : "Free memory, or use a smaller --context or model")};
+}
+
+engine::LoadOptions Pool::load_options(std::uint32_t context) const {
+  return {.model_path = options_.model.path,
+          .context_tokens = context,
+          .sequences_max = options_.sequences_max,
+          .step_tokens_max = kStepTokensMax,
+          .threads = options_.threads};
+}
+
+std::vector<std::string> Pool::worker_args() const {
+  const memory::Floors& floors = options_.floors;
+  std::vector<std::string> args{"--engine", options_.model.engine, "--floors-bytes"};
+  for (const Bytes floor : {floors.caution, floors.warning, floors.critical, floors.emergency}) {
+    args.push_back(std::to_string(floor.count()));
+  }
+  if (options_.debug_log) args.emplace_back("--debug");
+  return args;
+}
+
+void Pool::on_worker_end(std::uint64_t generation, const worker::WorkerGone& gone) {
+  ++ends_[gone.end];
+  if (generation != generation_ || state_ != State::kReady) return;  // load() sees it itself.
+  enter(State::kUnloaded);
+}
+
+void Pool::settle() {
+  if (state_ != State::kReady || !reservation_) return;
+  const Bytes resident = link_->last_heartbeat().anonymous;
+  reservation_->settle(std::min(resident, reservation_->held()));
+  if (resident > reservation_->held() && !drift_logged_) {
+    drift_logged_ = true;
+    log::warning("worker {} holds {}GB, more than the {}GB that were reserved for it", link_->pid(),
+                 memory::gb_text(resident), memory::gb_text(reservation_->held()));
+  }
+}
+
+void Pool::shut_down(Duration grace) {
+  if (link_) link_->shut_down(grace);
+}
+
+Pool::Status Pool::status() const {
+  Status status;
+  status.state = state_;
+  status.info = info_;
+  status.ends = ends_;
+  if (reservation_) status.reserved = reservation_->held();
+  if (state_ == State::kReady) {
+    status.pid = link_->pid();
+    status.heartbeat = link_->last_heartbeat();
+    status.uptime = clock_.now() - ready_since_;
+  }
+  return status;
+}
+
+}  // namespace pensieve::model

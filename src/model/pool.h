@@ -1,0 +1,134 @@
+// The model that lives: loaded when it fits, re-loaded when its worker has ended, given to
+// requests.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include "base/clock.h"
+#include "memory/ledger.h"
+#include "memory/monitor.h"
+#include "model/catalogue.h"
+#include "worker/worker_link.h"
+
+namespace pensieve::model {
+
+/// Why there is no worker to give a request to.
+struct LoadFailure {
+  enum class Kind : std::uint8_t {
+    kNotNow,  // Memory is short at the moment; may pass.
+    kNever,   // Larger than this machine; only other settings help.
+    kBroken,  // The file, the engine or the worker program is at fault.
+  } kind = Kind::kBroken;
+  std::string message;
+};
+
+///  kUnloaded ──acquire()──> kLoading ──loaded──> kReady
+///      ^                       │ failed             │ worker ended
+///      └───────────────────────┴────────────────────┘
+enum class State : std::uint8_t { kUnloaded, kLoading, kReady };
+std::string_view name(State state);  // "unloaded", "loading", "ready"
+
+/// One model and its worker. Memory is promised before a worker may load, and given back when the
+/// worker is gone: the reservation lives exactly as long as the process that it is for.
+///
+/// Ownership: borrows clock, monitor and ledger; all must outlive the pool, and the executor must
+/// have run dry (or be stopped) before the pool is destroyed.
+/// Thread-safety: the executor's single thread only.
+class Pool {
+ public:
+  struct Options {
+    ModelFile model;
+    std::string worker_program;
+    std::uint32_t context_tokens = 0;  // 0: the largest sensible one that fits.
+    std::uint32_t sequences_max = 4;
+    std::uint32_t threads = 1;
+    memory::Floors floors;
+    Duration hang_after = std::chrono::seconds(60);
+    bool debug_log = false;
+  };
+
+  struct Status {
+    State state = State::kUnloaded;
+    std::optional<engine::ModelInfo> info;  // Of the last load that succeeded.
+    pid_t pid = 0;                          // Where ready.
+    worker::Heartbeat heartbeat;
+    Bytes reserved;
+    Duration uptime{};                                // Of the worker.
+    std::map<worker::WorkerEnd, std::uint64_t> ends;  // How workers have ended so far.
+  };
+
+  /// Load options: the window that is chosen where the user names none lies between these two.
+  /// Choice: agents need 32k (anthropic-wire.md §2); below 4k no conversation is useful.
+  static constexpr std::uint32_t kContextTokensWanted = 32768;
+  static constexpr std::uint32_t kContextTokensLeast = 4096;
+  static constexpr std::uint32_t kStepTokensMax = 256;
+
+  Pool(const boost::asio::any_io_executor& executor, const Clock& clock, memory::Monitor& monitor,
+       memory::Ledger& ledger, Options options);
+  ~Pool();
+
+  using Acquired = std::expected<std::shared_ptr<worker::WorkerLink>, LoadFailure>;
+
+  /// A worker with the model loaded; loads it first where there is none. Requests that come
+  /// meanwhile wait for the same load.
+  boost::asio::awaitable<Acquired> acquire();
+
+  /// Books what the worker has resident now. Called before each reading of the available memory.
+  void settle();
+
+  /// Ends the worker within `grace`.
+  void shut_down(Duration grace);
+
+  Status status() const;
+  const ModelFile& model() const { return options_.model; }
+  std::uint32_t sequences_max() const { return options_.sequences_max; }
+
+ private:
+  using Loaded = std::expected<void, LoadFailure>;
+
+  void enter(State state);
+  boost::asio::awaitable<void> load_and_tell();
+  boost::asio::awaitable<Loaded> load();
+  boost::asio::awaitable<std::expected<engine::Plan, LoadFailure>> plan(std::uint32_t context);
+  boost::asio::awaitable<std::expected<engine::Plan, LoadFailure>> plan_that_fits();
+  boost::asio::awaitable<Loaded> reserve_and_load(const engine::Plan& plan);
+  boost::asio::awaitable<std::expected<worker::Frame, LoadFailure>> answer(worker::Call& call);
+  std::expected<memory::Reservation, LoadFailure> reserve(const engine::Plan& plan);
+  LoadFailure too_large(const engine::Plan& plan, const std::string& why,
+                        LoadFailure::Kind kind) const;
+  engine::LoadOptions load_options(std::uint32_t context) const;
+  std::vector<std::string> worker_args() const;
+  void on_worker_end(std::uint64_t generation, const worker::WorkerGone& gone);
+
+  boost::asio::any_io_executor executor_;
+  const Clock& clock_;
+  memory::Monitor& monitor_;
+  memory::Ledger& ledger_;
+  const Options options_;
+
+  State state_ = State::kUnloaded;
+  std::shared_ptr<worker::WorkerLink> link_;
+  std::uint64_t generation_ = 0;  // Which worker; an old one's end must not touch a new one.
+  std::optional<memory::Reservation> reservation_;
+  std::optional<engine::ModelInfo> info_;
+  std::optional<LoadFailure> failure_;  // Of the last load.
+  TimePoint retry_not_before_{};
+  Duration backoff_{};
+  TimePoint ready_since_{};
+  std::map<worker::WorkerEnd, std::uint64_t> ends_;
+  bool drift_logged_ = false;
+  boost::asio::steady_timer changed_;  // Cancelled at each change of state.
+};
+
+}  // namespace pensieve::model

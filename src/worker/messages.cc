@@ -1,0 +1,284 @@
+#include "worker/messages.h"
+
+#include <fmt/core.h>
+#include <boost/json.hpp>
+
+namespace pensieve::worker {
+namespace {
+
+namespace json = boost::json;
+
+/// Reads fields of one payload. Boost.JSON reports a wrong shape by exception; decode() turns it
+/// into an Error, so that no exception leaves this file.
+class Fields {
+ public:
+  explicit Fields(const json::value& value) : object_(value.as_object()) {}
+
+  const json::value& at(std::string_view key) const { return object_.at(key); }
+  std::string text(std::string_view key) const { return std::string(at(key).as_string()); }
+  bool flag(std::string_view key) const { return at(key).as_bool(); }
+  double number(std::string_view key) const { return at(key).to_number<double>(); }
+  std::uint32_t u32(std::string_view key) const { return at(key).to_number<std::uint32_t>(); }
+  Bytes bytes(std::string_view key) const { return Bytes(at(key).to_number<std::uint64_t>()); }
+
+  template <class E>
+  E enumerator(std::string_view key, E last) const {
+    const auto value = at(key).to_number<std::uint8_t>();
+    if (value > static_cast<std::uint8_t>(last)) throw std::out_of_range(std::string(key));
+    return static_cast<E>(value);
+  }
+
+  template <class T>
+  std::optional<T> optional(std::string_view key) const {
+    const json::value* value = object_.if_contains(key);
+    if (value == nullptr) return std::nullopt;
+    return value->to_number<T>();
+  }
+
+ private:
+  const json::object& object_;
+};
+
+template <class T, class Read>
+Result<T> decode(std::string_view what, std::string_view payload, const Read& read) {
+  try {
+    const json::value value = json::parse(payload);
+    return read(Fields(value));
+  } catch (const std::exception& error) {
+    return fail(Code::kInvalidArgument, fmt::format("bad {} frame: {}", what, error.what()));
+  }
+}
+
+json::object to_json(const engine::Prompt& prompt) {
+  json::array messages;
+  messages.reserve(prompt.messages.size());
+  for (const engine::Message& message : prompt.messages) {
+    messages.push_back(
+        json::object{{"role", static_cast<unsigned>(message.role)}, {"text", message.text}});
+  }
+  return {{"messages", std::move(messages)}, {"continues_last", prompt.continues_last}};
+}
+
+engine::Prompt prompt_from(const json::value& value) {
+  const Fields fields(value);
+  engine::Prompt prompt;
+  prompt.continues_last = fields.flag("continues_last");
+  for (const json::value& item : fields.at("messages").as_array()) {
+    const Fields message(item);
+    prompt.messages.push_back(
+        {message.enumerator("role", engine::Role::kAssistant), message.text("text")});
+  }
+  return prompt;
+}
+
+}  // namespace
+
+std::string encode(const Hello& hello) {
+  return json::serialize(json::object{{"engine", hello.engine}, {"version", hello.version}});
+}
+
+Result<Hello> decode_hello(std::string_view payload) {
+  return decode<Hello>("hello", payload, [](const Fields& fields) {
+    return Hello{fields.text("engine"), fields.text("version")};
+  });
+}
+
+std::string encode(const engine::LoadOptions& options) {
+  return json::serialize(json::object{{"model_path", options.model_path},
+                                      {"context_tokens", options.context_tokens},
+                                      {"sequences_max", options.sequences_max},
+                                      {"step_tokens_max", options.step_tokens_max},
+                                      {"threads", options.threads}});
+}
+
+Result<engine::LoadOptions> decode_load_options(std::string_view payload) {
+  return decode<engine::LoadOptions>("load", payload, [](const Fields& fields) {
+    engine::LoadOptions options;
+    options.model_path = fields.text("model_path");
+    options.context_tokens = fields.u32("context_tokens");
+    options.sequences_max = fields.u32("sequences_max");
+    options.step_tokens_max = fields.u32("step_tokens_max");
+    options.threads = fields.u32("threads");
+    return options;
+  });
+}
+
+std::string encode(const engine::Plan& plan) {
+  const engine::MemoryEstimate& estimate = plan.estimate;
+  return json::serialize(json::object{{"weights_mapped", estimate.weights_mapped.count()},
+                                      {"weights_copied", estimate.weights_copied.count()},
+                                      {"kv", estimate.kv.count()},
+                                      {"compute", estimate.compute.count()},
+                                      {"process", estimate.process.count()},
+                                      {"context_tokens", plan.context_tokens},
+                                      {"context_train_tokens", plan.context_train_tokens}});
+}
+
+Result<engine::Plan> decode_plan(std::string_view payload) {
+  return decode<engine::Plan>("plan", payload, [](const Fields& fields) {
+    engine::Plan plan;
+    plan.estimate.weights_mapped = fields.bytes("weights_mapped");
+    plan.estimate.weights_copied = fields.bytes("weights_copied");
+    plan.estimate.kv = fields.bytes("kv");
+    plan.estimate.compute = fields.bytes("compute");
+    plan.estimate.process = fields.bytes("process");
+    plan.context_tokens = fields.u32("context_tokens");
+    plan.context_train_tokens = fields.u32("context_train_tokens");
+    return plan;
+  });
+}
+
+std::string encode(const engine::ModelInfo& info) {
+  return json::serialize(json::object{{"description", info.description},
+                                      {"context_tokens", info.context_tokens},
+                                      {"context_train_tokens", info.context_train_tokens}});
+}
+
+Result<engine::ModelInfo> decode_model_info(std::string_view payload) {
+  return decode<engine::ModelInfo>("loaded", payload, [](const Fields& fields) {
+    engine::ModelInfo info;
+    info.description = fields.text("description");
+    info.context_tokens = fields.u32("context_tokens");
+    info.context_train_tokens = fields.u32("context_train_tokens");
+    return info;
+  });
+}
+
+std::string encode(const engine::Prompt& prompt) {
+  return json::serialize(json::object{{"prompt", to_json(prompt)}});
+}
+
+Result<engine::Prompt> decode_prompt(std::string_view payload) {
+  return decode<engine::Prompt>(
+      "count", payload, [](const Fields& fields) { return prompt_from(fields.at("prompt")); });
+}
+
+std::string encode(const GenerateRequest& request) {
+  json::array stops;
+  for (const std::string& stop : request.stop_sequences) stops.push_back(json::string(stop));
+  json::object sampling;
+  if (request.sampling.temperature) sampling["temperature"] = *request.sampling.temperature;
+  if (request.sampling.top_p) sampling["top_p"] = *request.sampling.top_p;
+  if (request.sampling.top_k) sampling["top_k"] = *request.sampling.top_k;
+  if (request.sampling.seed) sampling["seed"] = *request.sampling.seed;
+  return json::serialize(json::object{{"prompt", to_json(request.prompt)},
+                                      {"output_tokens_max", request.output_tokens_max},
+                                      {"stop_sequences", std::move(stops)},
+                                      {"sampling", std::move(sampling)}});
+}
+
+Result<GenerateRequest> decode_generate_request(std::string_view payload) {
+  return decode<GenerateRequest>("generate", payload, [](const Fields& fields) {
+    GenerateRequest request;
+    request.prompt = prompt_from(fields.at("prompt"));
+    request.output_tokens_max = fields.u32("output_tokens_max");
+    for (const json::value& stop : fields.at("stop_sequences").as_array()) {
+      request.stop_sequences.emplace_back(stop.as_string());
+    }
+    const Fields sampling(fields.at("sampling"));
+    request.sampling.temperature = sampling.optional<float>("temperature");
+    request.sampling.top_p = sampling.optional<float>("top_p");
+    request.sampling.top_k = sampling.optional<std::int32_t>("top_k");
+    request.sampling.seed = sampling.optional<std::uint32_t>("seed");
+    return request;
+  });
+}
+
+std::string encode(const Accepted& accepted) {
+  return json::serialize(json::object{{"input_tokens", accepted.input_tokens}});
+}
+
+Result<Accepted> decode_accepted(std::string_view payload) {
+  return decode<Accepted>("accepted", payload, [](const Fields& fields) {
+    return Accepted{fields.u32("input_tokens")};
+  });
+}
+
+std::string encode(const Started& started) {
+  return json::serialize(json::object{{"cached_tokens", started.cached_tokens}});
+}
+
+Result<Started> decode_started(std::string_view payload) {
+  return decode<Started>("started", payload,
+                         [](const Fields& fields) { return Started{fields.u32("cached_tokens")}; });
+}
+
+std::string encode(const Done& done) {
+  return json::serialize(json::object{{"cause", static_cast<unsigned>(done.cause)},
+                                      {"stop_sequence", done.stop_sequence},
+                                      {"output_tokens", done.output_tokens},
+                                      {"prefill_seconds", done.prefill_seconds},
+                                      {"decode_seconds", done.decode_seconds}});
+}
+
+Result<Done> decode_done(std::string_view payload) {
+  return decode<Done>("done", payload, [](const Fields& fields) {
+    return Done{fields.enumerator("cause", StopCause::kWindowFull), fields.text("stop_sequence"),
+                fields.u32("output_tokens"), fields.number("prefill_seconds"),
+                fields.number("decode_seconds")};
+  });
+}
+
+std::string encode(const Failed& failed) {
+  return json::serialize(
+      json::object{{"code", static_cast<unsigned>(failed.code)}, {"message", failed.message}});
+}
+
+Result<Failed> decode_failed(std::string_view payload) {
+  return decode<Failed>("failed", payload, [](const Fields& fields) {
+    return Failed{fields.enumerator("code", Code::kInternal), fields.text("message")};
+  });
+}
+
+std::string encode(const Refused& refused) {
+  json::object object{{"level", static_cast<unsigned>(refused.level)}};
+  if (refused.available) object["available"] = refused.available->count();
+  return json::serialize(object);
+}
+
+Result<Refused> decode_refused(std::string_view payload) {
+  return decode<Refused>("refused", payload, [](const Fields& fields) {
+    Refused refused{fields.enumerator("level", memory::Level::kEmergency), std::nullopt};
+    if (const auto available = fields.optional<std::uint64_t>("available")) {
+      refused.available = Bytes(*available);
+    }
+    return refused;
+  });
+}
+
+std::string encode(const Counted& counted) {
+  return json::serialize(json::object{{"input_tokens", counted.input_tokens}});
+}
+
+Result<Counted> decode_counted(std::string_view payload) {
+  return decode<Counted>("counted", payload,
+                         [](const Fields& fields) { return Counted{fields.u32("input_tokens")}; });
+}
+
+std::string encode(const Cleared& cleared) {
+  return json::serialize(
+      json::object{{"dropped_tokens", cleared.dropped_tokens}, {"freed", cleared.freed.count()}});
+}
+
+Result<Cleared> decode_cleared(std::string_view payload) {
+  return decode<Cleared>("cleared", payload, [](const Fields& fields) {
+    return Cleared{fields.u32("dropped_tokens"), fields.bytes("freed")};
+  });
+}
+
+std::string encode(const Heartbeat& heartbeat) {
+  return json::serialize(json::object{{"running", heartbeat.running},
+                                      {"waiting", heartbeat.waiting},
+                                      {"cached_tokens", heartbeat.cached_tokens},
+                                      {"resident", heartbeat.resident.count()},
+                                      {"anonymous", heartbeat.anonymous.count()}});
+}
+
+Result<Heartbeat> decode_heartbeat(std::string_view payload) {
+  return decode<Heartbeat>("heartbeat", payload, [](const Fields& fields) {
+    return Heartbeat{fields.u32("running"), fields.u32("waiting"), fields.u32("cached_tokens"),
+                     fields.bytes("resident"), fields.bytes("anonymous")};
+  });
+}
+
+}  // namespace pensieve::worker

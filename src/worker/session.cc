@@ -1,0 +1,336 @@
+#include "worker/session.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <utility>
+
+#include <fmt/core.h>
+
+#include "base/log.h"
+#include "memory/admission.h"
+#include "memory/monitor.h"
+#include "memory/report.h"
+#include "worker/batch_loop.h"
+#include "worker/frame.h"
+#include "worker/messages.h"
+#include "worker/process_memory.h"
+#include "worker/worker_end.h"
+
+namespace pensieve::worker {
+namespace {
+
+/// Ends the process without destructors: another thread may be deep inside the engine.
+[[noreturn]] void end_now(int code) {
+  log::stop();
+  ::_exit(code);
+}
+
+class Session final : private JobEvents {
+ public:
+  Session(int socket, const engine::EngineFactory& make_engine, memory::MemorySource& memory_source,
+          const Clock& clock, const SessionOptions& options)
+      : socket_(socket),
+        clock_(clock),
+        options_(options),
+        memory_source_(memory_source),
+        engine_(make_engine([this] { ticks_.fetch_add(1, std::memory_order_relaxed); })) {}
+
+  int serve();
+
+ private:
+  // Frames, in the reading thread.
+  bool wait_for_frame();
+  bool handle(const Frame& frame);
+  void plan(const Frame& frame);
+  void load(const Frame& frame);
+  void generate(const Frame& frame);
+  void count_tokens(const Frame& frame);
+  void start_loop(const engine::LoadOptions& options, const engine::ModelInfo& info);
+  void stop_loop();
+  void send_heartbeat_if_due();
+  void send_heartbeat();  // From either thread.
+
+  // Events, in the loop's thread.
+  std::optional<Refused> check_memory(const std::function<void()>& free_memory) override;
+  void accepted(std::uint32_t id, const Accepted& event) override {
+    send(FrameType::kAccepted, id, encode(event));
+  }
+  void started(std::uint32_t id, const Started& event) override {
+    send(FrameType::kStarted, id, encode(event));
+  }
+  void text(std::uint32_t id, std::string_view text) override { send(FrameType::kText, id, text); }
+  void done(std::uint32_t id, const Done& event) override {
+    send(FrameType::kDone, id, encode(event));
+  }
+  void failed(std::uint32_t id, const Failed& event) override {
+    send(FrameType::kFailed, id, encode(event));
+  }
+  void refused(std::uint32_t id, const Refused& event) override {
+    send(FrameType::kRefused, id, encode(event));
+  }
+  void cleared(std::uint32_t id, const Cleared& event) override {
+    send(FrameType::kCleared, id, encode(event));
+  }
+  void ended(std::uint32_t id) override;
+  void load_changed() override { send_heartbeat(); }
+  memory::Monitor::Status memory_now();
+
+  void send(FrameType type, std::uint32_t request, std::string_view payload);
+  void send_failure(std::uint32_t request, const Error& error) {
+    send(FrameType::kFailed, request, encode(Failed{error.code, error.message}));
+  }
+
+  const int socket_;
+  const Clock& clock_;
+  const SessionOptions options_;
+  memory::MemorySource& memory_source_;  // The loop's thread only.
+  std::atomic<std::uint64_t> ticks_ = 0;
+  std::mutex write_mutex_;
+
+  std::unique_ptr<engine::Engine> engine_;
+  std::uint32_t context_tokens_ = 0;
+  std::unique_ptr<BatchLoop> loop_;
+  std::thread loop_thread_;
+
+  TimePoint heartbeat_at_{};
+  std::uint64_t ticks_at_heartbeat_ = 0;
+};
+
+int Session::serve() {
+  send(FrameType::kHello, 0, encode(Hello{options_.engine_name, options_.version}));
+  while (true) {
+    if (!wait_for_frame()) continue;
+    const Result<Frame> frame = read_frame(socket_);
+    if (!frame) {
+      if (frame.error().code == Code::kUnavailable) {
+        log::info("the gateway is gone; ending");
+        end_now(0);
+      }
+      log::error("{}", frame.error().message);
+      end_now(kExitEngineFailure);
+    }
+    if (!handle(*frame)) break;
+  }
+  stop_loop();
+  return 0;
+}
+
+/// Sends heartbeats while there is nothing to read. Returns whether there is.
+bool Session::wait_for_frame() {
+  send_heartbeat_if_due();
+  pollfd poll_socket{socket_, POLLIN, 0};
+  const auto wait =
+      std::chrono::duration_cast<std::chrono::milliseconds>(options_.heartbeat_every).count();
+  return ::poll(&poll_socket, 1, static_cast<int>(wait)) > 0;
+}
+
+bool Session::handle(const Frame& frame) {
+  switch (frame.type) {
+    case FrameType::kPlan:
+      plan(frame);
+      return true;
+    case FrameType::kLoad:
+      load(frame);
+      return true;
+    case FrameType::kGenerate:
+      generate(frame);
+      return true;
+    case FrameType::kCountTokens:
+      count_tokens(frame);
+      return true;
+    case FrameType::kCancel:
+      if (loop_) loop_->cancel(frame.request);
+      return true;
+    case FrameType::kClearCache:
+      if (loop_) {
+        loop_->clear_cache(frame.request);
+      } else {
+        send(FrameType::kCleared, frame.request, encode(Cleared{}));
+      }
+      return true;
+    case FrameType::kShutdown:
+      return false;
+    default:
+      log::error("the gateway sent a frame that only a worker may send");
+      end_now(kExitEngineFailure);
+  }
+}
+
+void Session::plan(const Frame& frame) {
+  const Result<engine::LoadOptions> options = decode_load_options(frame.payload);
+  if (!options) return send_failure(frame.request, options.error());
+  const Result<engine::Plan> plan = engine_->plan(*options);
+  if (!plan) return send_failure(frame.request, plan.error());
+  send(FrameType::kPlanned, frame.request, encode(*plan));
+}
+
+void Session::load(const Frame& frame) {
+  const Result<engine::LoadOptions> options = decode_load_options(frame.payload);
+  if (!options) return send_failure(frame.request, options.error());
+  if (loop_) return send_failure(frame.request, {Code::kInvalidArgument, "already loaded"});
+  TimePoint told_at{};
+  const auto progress = [&](float part) {
+    // Bounded by time: a model of 10,000 tensors must not send 10,000 frames.
+    const TimePoint now = clock_.now();
+    if (part < 1.0F && now - told_at < std::chrono::milliseconds(100)) return;
+    told_at = now;
+    send(FrameType::kLoadProgress, frame.request, fmt::format("{:.3f}", part));
+  };
+  const Result<engine::ModelInfo> info = engine_->load(*options, progress);
+  if (!info) return send_failure(frame.request, info.error());
+  start_loop(*options, *info);
+  send(FrameType::kLoaded, frame.request, encode(*info));
+}
+
+void Session::start_loop(const engine::LoadOptions& options, const engine::ModelInfo& info) {
+  context_tokens_ = info.context_tokens;
+  loop_ =
+      std::make_unique<BatchLoop>(*engine_, static_cast<JobEvents&>(*this), clock_,
+                                  BatchLoop::Options{.sequences_max = options.sequences_max,
+                                                     .context_tokens = info.context_tokens,
+                                                     .step_tokens_max = options.step_tokens_max});
+  loop_thread_ = std::thread([this] {
+    try {
+      const Result<void> ended = loop_->run();
+      if (ended) return;
+      log::error("engine failure: {}", ended.error().message);
+    } catch (const std::bad_alloc&) {
+      log::error("an allocation failed");
+      end_now(kExitOutOfMemory);
+    }
+    end_now(kExitEngineFailure);
+  });
+}
+
+void Session::stop_loop() {
+  if (!loop_) return;
+  loop_->stop();
+  loop_thread_.join();
+}
+
+void Session::generate(const Frame& frame) {
+  Result<GenerateRequest> request = decode_generate_request(frame.payload);
+  if (!request) return send_failure(frame.request, request.error());
+  if (!loop_) return send_failure(frame.request, {Code::kUnavailable, "no model is loaded"});
+  Result<std::vector<engine::Token>> tokens = engine_->tokenize(request->prompt);
+  if (!tokens) return send_failure(frame.request, tokens.error());
+  // One cell is for the first token of the answer.
+  const std::uint32_t prompt_tokens_max = context_tokens_ - 1;
+  if (tokens->size() > prompt_tokens_max) {
+    // Clients know this wording and compact their conversation (anthropic-wire.md, section 4).
+    return send_failure(frame.request, {Code::kInvalidArgument,
+                                        fmt::format("prompt is too long: {} tokens > {} maximum",
+                                                    tokens->size(), prompt_tokens_max)});
+  }
+  Job job{.id = frame.request,
+          .prompt = std::move(*tokens),
+          .output_tokens_max = request->output_tokens_max,
+          .stop_sequences = std::move(request->stop_sequences),
+          .sampling = request->sampling};
+  const Result<void> submitted = loop_->submit(std::move(job));
+  if (!submitted) send_failure(frame.request, submitted.error());
+}
+
+void Session::count_tokens(const Frame& frame) {
+  const Result<engine::Prompt> prompt = decode_prompt(frame.payload);
+  if (!prompt) return send_failure(frame.request, prompt.error());
+  if (!loop_) return send_failure(frame.request, {Code::kUnavailable, "no model is loaded"});
+  const Result<std::vector<engine::Token>> tokens = engine_->tokenize(*prompt);
+  if (!tokens) return send_failure(frame.request, tokens.error());
+  send(FrameType::kCounted, frame.request,
+       encode(Counted{static_cast<std::uint32_t>(tokens->size())}));
+}
+
+void Session::send_heartbeat_if_due() {
+  const TimePoint now = clock_.now();
+  if (now - heartbeat_at_ < options_.heartbeat_every) return;
+  const BatchLoop::Stats stats = loop_ ? loop_->stats() : BatchLoop::Stats{};
+  const std::uint64_t ticks = ticks_.load(std::memory_order_relaxed);
+  // Work without progress: silence, and the gateway's watchdog counts.
+  if (stats.busy && ticks == ticks_at_heartbeat_) return;
+  heartbeat_at_ = now;
+  ticks_at_heartbeat_ = ticks;
+  send_heartbeat();
+}
+
+void Session::send_heartbeat() {
+  const BatchLoop::Stats stats = loop_ ? loop_->stats() : BatchLoop::Stats{};
+  Heartbeat heartbeat{.running = stats.running,
+                      .waiting = stats.waiting,
+                      .cached_tokens = stats.cached_tokens,
+                      .resident = {},
+                      .anonymous = {}};
+  if (const Result<ProcessMemory> memory = own_process_memory()) {
+    heartbeat.resident = memory->resident;
+    heartbeat.anonymous = memory->anonymous;
+  }
+  send(FrameType::kHeartbeat, 0, encode(heartbeat));
+}
+
+/// A reading of this very moment, without the gateway's hold: two holds that do not know of each
+/// other would refuse for longer than either says.
+memory::Monitor::Status Session::memory_now() {
+  memory::Monitor::Status status;
+  const Result<memory::Reading> reading = memory_source_.read();
+  if (!reading) {
+    status.last_failure = reading.error().message;
+    return status;  // Unknown, and therefore kLevelWhenUnknown.
+  }
+  status.level = memory::level_for(reading->available, options_.floors);
+  status.available = reading->available;
+  status.total = reading->total;
+  return status;
+}
+
+std::optional<Refused> Session::check_memory(const std::function<void()>& free_memory) {
+  memory::Monitor::Status status = memory_now();
+  if (status.level == memory::Level::kEmergency) {
+    free_memory();
+    status = memory_now();
+  }
+  log::info("{}", memory::report_line(memory::Moment::kBefore, status.available, status.total));
+  const memory::Admission admission = memory::decide(status);
+  const auto* refusal = std::get_if<memory::Refuse>(&admission);
+  if (refusal == nullptr) return std::nullopt;
+  log::warning("refused right before generation: {}", refusal->reason);
+  return Refused{refusal->level, refusal->available};
+}
+
+void Session::ended(std::uint32_t) {
+  log::info("{}", memory::report_line(memory::Moment::kAfter, memory_source_.read()));
+  // Turns between tokens are progress too; an engine that only samples need not tick.
+  ticks_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Session::send(FrameType type, std::uint32_t request, std::string_view payload) {
+  const std::lock_guard lock(write_mutex_);
+  const Result<void> written = write_frame(socket_, type, request, payload);
+  if (!written) {
+    log::info("the gateway is gone; ending");
+    end_now(0);
+  }
+}
+
+}  // namespace
+
+int serve_session(int socket, const engine::EngineFactory& make_engine,
+                  memory::MemorySource& memory_source, const Clock& clock,
+                  const SessionOptions& options) {
+  try {
+    Session session(socket, make_engine, memory_source, clock, options);
+    return session.serve();
+  } catch (const std::bad_alloc&) {
+    log::error("an allocation failed");
+    end_now(kExitOutOfMemory);
+  }
+}
+
+}  // namespace pensieve::worker

@@ -1,0 +1,138 @@
+#include "worker/worker_process.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <utility>
+
+#include <fmt/core.h>
+
+extern char** environ;
+
+namespace pensieve::worker {
+namespace {
+
+/// Both ends of a socketpair, neither inherited by other children.
+Result<std::pair<int, int>> open_socketpair() {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) {
+    return fail(Code::kInternal, fmt::format("socketpair: {}", std::strerror(errno)));
+  }
+  for (const int end : ends) ::fcntl(end, F_SETFD, FD_CLOEXEC);
+  return std::pair(ends[0], ends[1]);
+}
+
+std::vector<std::string> worker_environment() {
+  std::vector<std::string> environment;
+  for (char** entry = environ; *entry != nullptr; ++entry) environment.emplace_back(*entry);
+  // ggml's terminate handler would start a debugger on every crash.
+  environment.emplace_back("GGML_NO_BACKTRACE=1");
+  return environment;
+}
+
+std::vector<char*> pointers_to(std::vector<std::string>& strings) {
+  std::vector<char*> pointers;
+  pointers.reserve(strings.size() + 1);
+  for (std::string& text : strings) pointers.push_back(text.data());
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+int spawn_child(const std::string& program, std::vector<std::string> arguments, int socket,
+                pid_t& pid) {
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawnattr_init(&attributes);
+  // Where both are the same number, dup2 clears close-on-exec (POSIX.1-2024, glibc since 2.29).
+  ::posix_spawn_file_actions_adddup2(&actions, socket, kWorkerSocketFd);
+  ::posix_spawnattr_setflags(
+      &attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  ::posix_spawnattr_setpgroup(&attributes, 0);
+  sigset_t none;
+  sigset_t all;
+  ::sigemptyset(&none);
+  ::sigfillset(&all);
+  ::posix_spawnattr_setsigmask(&attributes, &none);
+  ::posix_spawnattr_setsigdefault(&attributes, &all);
+
+  arguments.insert(arguments.begin(), program);
+  std::vector<std::string> environment = worker_environment();
+  std::vector<char*> argv = pointers_to(arguments);
+  std::vector<char*> envp = pointers_to(environment);
+  const int failed =
+      ::posix_spawn(&pid, program.c_str(), &actions, &attributes, argv.data(), envp.data());
+  ::posix_spawn_file_actions_destroy(&actions);
+  ::posix_spawnattr_destroy(&attributes);
+  return failed;
+}
+
+}  // namespace
+
+Result<WorkerProcess> WorkerProcess::spawn(const std::string& program,
+                                           const std::vector<std::string>& args) {
+  const auto ends = open_socketpair();
+  if (!ends) return std::unexpected(ends.error());
+  WorkerProcess process;
+  process.socket_ = ends->first;
+  process.oom_kills_at_start_ = process.oom_kills_.read();
+  const int failed = spawn_child(program, args, ends->second, process.pid_);
+  ::close(ends->second);
+  if (failed != 0) {
+    process.pid_ = -1;
+    return fail(Code::kNotFound,
+                fmt::format("cannot start the worker {}: {}", program, std::strerror(failed)));
+  }
+  return process;
+}
+
+WorkerProcess::WorkerProcess(WorkerProcess&& other) noexcept {
+  *this = std::move(other);
+}
+
+WorkerProcess& WorkerProcess::operator=(WorkerProcess&& other) noexcept {
+  std::swap(pid_, other.pid_);
+  std::swap(socket_, other.socket_);
+  std::swap(stop_requested_, other.stop_requested_);
+  std::swap(our_verdict_, other.our_verdict_);
+  std::swap(oom_kills_, other.oom_kills_);
+  std::swap(oom_kills_at_start_, other.oom_kills_at_start_);
+  return *this;
+}
+
+WorkerProcess::~WorkerProcess() {
+  if (socket_ >= 0) ::close(socket_);
+  if (pid_ < 0) return;
+  ::kill(pid_, SIGKILL);
+  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+  }
+}
+
+int WorkerProcess::release_socket() {
+  return std::exchange(socket_, -1);
+}
+
+void WorkerProcess::kill(WorkerEnd verdict) {
+  if (pid_ < 0 || our_verdict_) return;
+  our_verdict_ = verdict;
+  ::kill(pid_, SIGKILL);
+}
+
+std::optional<WorkerProcess::End> WorkerProcess::try_reap() {
+  if (pid_ < 0) return std::nullopt;
+  int status = 0;
+  const pid_t gone = ::waitpid(pid_, &status, WNOHANG);
+  if (gone != pid_) return std::nullopt;
+  pid_ = -1;
+  const std::optional<std::uint64_t> kills = oom_kills_.read();
+  const bool by_kernel = kills && oom_kills_at_start_ && *kills > *oom_kills_at_start_;
+  return End{classify({status, stop_requested_, by_kernel, our_verdict_}), status};
+}
+
+}  // namespace pensieve::worker

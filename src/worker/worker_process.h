@@ -1,0 +1,64 @@
+// Starting a worker program with one end of a socketpair, and learning how it ended.
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "worker/oom_kill_counter.h"
+#include "worker/worker_end.h"
+
+namespace pensieve::worker {
+
+/// The descriptor at which a worker finds its socket.
+inline constexpr int kWorkerSocketFd = 3;
+
+/// A child process with a socket to it. Its destructor kills and reaps a child that still lives, so
+/// that no worker outlives the object.
+///
+/// Ownership: move-only. Thread-safety: one thread.
+class WorkerProcess {
+ public:
+  /// Runs `program` with `args`; the child gets its own process group (a terminal's Ctrl+C is the
+  /// gateway's to handle), its socket as descriptor 3 and nothing else but stdio.
+  /// Errors: kNotFound where the program cannot be started; kInternal for descriptors.
+  static Result<WorkerProcess> spawn(const std::string& program,
+                                     const std::vector<std::string>& args);
+
+  WorkerProcess(WorkerProcess&& other) noexcept;
+  WorkerProcess& operator=(WorkerProcess&& other) noexcept;
+  ~WorkerProcess();
+
+  pid_t pid() const { return pid_; }
+
+  /// Our end of the socketpair; the caller owns it from now on.
+  int release_socket();
+
+  /// SIGKILL, with the reason. The first reason counts.
+  void kill(WorkerEnd verdict);
+
+  /// A stop was asked for over the socket; exit code 0 is a clean end from now on.
+  void expect_stop() { stop_requested_ = true; }
+
+  struct End {
+    WorkerEnd end;
+    int wait_status;
+  };
+  /// The verdict, once the process is gone; empty while it lives. Does not block.
+  std::optional<End> try_reap();
+
+ private:
+  WorkerProcess() = default;
+
+  pid_t pid_ = -1;  // -1 once reaped or moved from.
+  int socket_ = -1;
+  bool stop_requested_ = false;
+  std::optional<WorkerEnd> our_verdict_;
+  OomKillCounter oom_kills_;
+  std::optional<std::uint64_t> oom_kills_at_start_;
+};
+
+}  // namespace pensieve::worker
