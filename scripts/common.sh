@@ -1,0 +1,34 @@
+# Shared by the scripts: sourced, never run. Progress and errors go to stderr, results to stdout.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache_root="${XDG_CACHE_HOME:-$HOME/.cache}/pensieve"
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+sha256_of() {  # sha256_of FILE, or - for stdin
+  if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi |
+    cut -d' ' -f1
+}
+
+# Any Python 3.11 or later; PYTHON names another one.
+python="${PYTHON:-python3}"
+
+# Compiler jobs: one per core, but no more than one per 2 GiB that is available (a Boost.Beast
+# translation unit takes about 1.5 GiB with the sanitizers).
+build_jobs() {
+  local cores available_kib
+  cores=$(getconf _NPROCESSORS_ONLN)
+  available_kib=$(awk '/^MemAvailable:/ {print $2}' /proc/meminfo 2>/dev/null)
+  if [ -n "$available_kib" ] && [ $((available_kib / 2097152)) -lt "$cores" ]; then
+    cores=$((available_kib / 2097152))
+  fi
+  [ "$cores" -ge 1 ] || cores=1
+  printf '%s\n' "$cores"
+}
+
+# One set-up at a time per cache entry; macOS has no flock and goes without.
+lock() {  # lock NAME
+  mkdir -p "$cache_root"
+  exec 9>"$cache_root/$1.lock"
+  if command -v flock >/dev/null; then flock 9; fi
+}

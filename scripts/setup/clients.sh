@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The official JavaScript clients that the tests talk to the server with (the TypeScript SDK and
+# Claude Code), in the cache; prints the folder that holds node_modules.
+set -euo pipefail
+. "$(dirname "$0")/../common.sh"
+
+readonly manifest="$root/tests/clients/package.json"
+key=$({ cat "$manifest"; uname -sm; } | sha256_of - | cut -c1-12)
+readonly clients="$cache_root/clients-$key"
+
+if [ ! -f "$clients/ready" ]; then
+  lock "clients-$key"
+  if [ ! -f "$clients/ready" ]; then
+    say "Installing the JavaScript clients ..."
+    rm -rf "$clients" && mkdir -p "$clients"
+    cp "$manifest" "$clients/package.json"
+    log="$clients/install.log"
+    (cd "$clients" && npm install --no-audit --no-fund --loglevel=error) >"$log" 2>&1 </dev/null ||
+      { tail -20 "$log" >&2; die "npm could not install tests/clients/package.json"; }
+    "$clients/node_modules/.bin/claude" --version >>"$log" 2>&1 ||
+      { tail -20 "$log" >&2; die "Claude Code was installed but does not start"; }
+    touch "$clients/ready"
+  fi
+fi
+printf '%s\n' "$clients"

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# ./dev test: every test there is, in five stages; the last line is the sum.
+#
+#   scripts/test.sh                     all stages
+#   scripts/test.sh STAGE [ARGUMENTS]   check unit release e2e isolation; arguments go to the runner
+#
+# A stage that runs nothing has failed, and a skipped test counts as failed: silence proves nothing.
+set -uo pipefail
+. "$(dirname "$0")/common.sh"
+cd "$root"
+
+stages=(check unit release e2e isolation)
+arguments=()
+if [ $# -gt 0 ]; then
+  case " ${stages[*]} " in
+    *" $1 "*) stages=("$1") ;;
+    *) die "no such part of the tests: $1 (${stages[*]})" ;;
+  esac
+  arguments=("${@:2}")
+fi
+
+passed=0 failed=0
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+
+scripts/setup/packages.sh test || exit 1
+
+count() {  # count PASSED FAILED: adds a stage to the sum
+  stage_passed=$1 stage_failed=$2
+}
+
+# Reads a JUnit file: what did not run or did not pass is a failure.
+count_junit() {  # count_junit FILE
+  local counts
+  counts=$("$python" scripts/junit_count.py "$1") || counts="0 1"
+  # shellcheck disable=SC2086  # Two words on purpose.
+  count $counts
+}
+
+stage_check() {
+  local output="$results/check"
+  scripts/check/all.sh full 2>&1 | tee "$output"
+  count "$(grep -c '^ok ' "$output")" "$(grep -c '^FAIL ' "$output")"
+}
+
+run_ctest() {  # run_ctest PRESET
+  scripts/build.sh "$1" || { count 0 1; return; }
+  ctest --test-dir "build/$1" --output-on-failure --no-tests=error --parallel "$(build_jobs)" \
+    --output-junit "$results/$1.xml" ${arguments[@]+"${arguments[@]}"}
+  count_junit "$results/$1.xml"
+}
+
+stage_unit() { run_ctest dev; }
+
+stage_release() {
+  scripts/setup/models.sh >/dev/null || { count 0 1; return; }
+  run_ctest release
+}
+
+stage_e2e() {
+  scripts/build.sh release || { count 0 1; return; }
+  local venv clients
+  if ! { scripts/setup/models.sh && scripts/setup/models.sh gemma; } >/dev/null ||
+    ! venv=$(scripts/setup/venv.sh) || ! clients=$(scripts/setup/clients.sh); then
+    count 0 1
+    return
+  fi
+  # A network of its own with nothing but loopback: no client can reach, or be helped by, anything
+  # but the server under test. Without root a user namespace gives the same.
+  local apart=(unshare --net)
+  [ "$(id -u)" = 0 ] || apart=(unshare --net --map-root-user)
+  "${apart[@]}" env PENSIEVE_TEST_CLIENTS="$clients" bash -c \
+    'ip link set lo up && exec "$@"' - \
+    "$venv/bin/python" -m pytest tests -c tests/pytest.ini --junitxml="$results/e2e.xml" \
+    ${arguments[@]+"${arguments[@]}"}
+  count_junit "$results/e2e.xml"
+}
+
+stage_isolation() {
+  scripts/build.sh release || { count 0 1; return; }
+  scripts/setup/models.sh >/dev/null || { count 0 1; return; }
+  if scripts/test-isolation.sh ${arguments[@]+"${arguments[@]}"}; then count 1 0; else count 0 1; fi
+}
+
+summary=()
+for stage in "${stages[@]}"; do
+  say "=== $stage"
+  started=$SECONDS
+  stage_passed=0 stage_failed=0
+  "stage_$stage" </dev/null
+  if [ $((stage_passed + stage_failed)) = 0 ]; then
+    say "The stage $stage ran no test; that is a failure."
+    stage_failed=1
+  fi
+  passed=$((passed + stage_passed)) failed=$((failed + stage_failed))
+  summary+=("$(printf '%-10s %4d passed, %d failed, %d s' "$stage" "$stage_passed" \
+    "$stage_failed" $((SECONDS - started)))")
+done
+
+exec 2>&1  # The sum is the last line whatever the two streams are connected to.
+printf '\n'
+printf '%s\n' "${summary[@]}"
+printf '%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,114 @@
+"""The official Python SDK against the server: what its users write, unchanged."""
+
+import anthropic
+import pytest
+from harness import SMOLLM2_ID, floors
+
+
+def client_of(server, **more):
+    return anthropic.Anthropic(api_key="not-a-real-key", base_url=server.url, **more)
+
+
+HELLO = {"model": SMOLLM2_ID, "max_tokens": 16,
+         "messages": [{"role": "user", "content": "Say hello."}]}
+
+
+def test_create_returns_a_typed_message(smollm2):
+    message = client_of(smollm2).messages.create(**HELLO)
+    assert message.role == "assistant"
+    assert message.content[0].type == "text"
+    assert message.content[0].text
+    assert message.stop_reason in ("end_turn", "max_tokens")
+    assert 1 <= message.usage.output_tokens <= 16
+    assert message._request_id.startswith("req_")
+
+
+def test_stream_gives_text_as_it_comes_and_then_the_message(smollm2):
+    with client_of(smollm2).messages.stream(**HELLO) as stream:
+        text = "".join(stream.text_stream)
+        message = stream.get_final_message()
+    assert text == message.content[0].text != ""
+    assert message.usage.output_tokens >= 1
+    assert message.usage.input_tokens + message.usage.cache_read_input_tokens > 0
+
+
+def test_create_with_stream_gives_the_events(smollm2):
+    events = list(client_of(smollm2).messages.create(**HELLO, stream=True))
+    assert [events[0].type, events[-1].type] == ["message_start", "message_stop"]
+
+
+def test_the_beta_namespace_works_too(smollm2):
+    message = client_of(smollm2).beta.messages.create(**HELLO, betas=["made-up-2026-01-01"])
+    assert message.content[0].text
+
+
+def test_count_tokens_agrees_with_usage(smollm2):
+    client = client_of(smollm2)
+    counted = client.messages.count_tokens(model=SMOLLM2_ID, messages=HELLO["messages"])
+    usage = client.messages.create(**HELLO).usage
+    assert counted.input_tokens == usage.input_tokens + usage.cache_read_input_tokens
+
+
+def test_models_are_paged_through_by_iterating(smollm2):
+    client = client_of(smollm2)
+    names = [model.id for model in client.models.list(limit=1)]
+    assert len(names) == len(set(names)) >= 1
+    assert client.models.retrieve(names[0]).id == names[0]
+
+
+def test_a_tool_runner_falls_back_from_threads(smollm2):
+    @anthropic.beta_tool
+    def add(a: int, b: int) -> str:
+        """Adds two numbers."""
+        return str(a + b)
+
+    runner = client_of(smollm2).beta.messages.tool_runner(tools=[add], **HELLO)
+    last = runner.until_done()
+    assert last.role == "assistant"
+
+
+@pytest.mark.parametrize("change,error", [
+    ({"max_tokens": 0}, anthropic.BadRequestError),
+    ({"model": "no-such-model"}, anthropic.NotFoundError),
+    ({"messages": [{"role": "user", "content": "word " * 20_000}]}, anthropic.BadRequestError)])
+def test_errors_arrive_as_the_sdks_classes(smollm2, change, error):
+    with pytest.raises(error) as raised:
+        client_of(smollm2, max_retries=0).messages.create(**{**HELLO, **change})
+    assert raised.value.request_id.startswith("req_")
+    assert raised.value.body["error"]["message"]
+
+
+def test_a_wrong_key_is_an_authentication_error(serve_script):
+    server = serve_script(env={"PENSIEVE_SERVER_API_KEY": "sesame"})
+    with pytest.raises(anthropic.AuthenticationError):
+        client_of(server).messages.create(**{**HELLO, "model": "test"})
+
+
+def test_critical_memory_is_a_service_unavailable_error(serve_script):
+    server = serve_script(env=floors(900_000, 800_000, 700_000, 0.001))
+    with pytest.raises(anthropic.ServiceUnavailableError) as raised:
+        client_of(server, max_retries=0).messages.create(**{**HELLO, "model": "test"})
+    assert raised.value.response.headers["x-memory-status"] == "Critical"
+    assert raised.value.body["error"]["type"] == "overloaded_error"
+
+
+def test_an_error_in_the_stream_raises(serve_script):
+    server = serve_script()
+    prompt = {**HELLO, "model": "test",
+              "messages": [{"role": "user", "content": "script: say one; abort; say two"}]}
+    with pytest.raises(anthropic.APIStatusError), client_of(server).messages.stream(**prompt) as s:
+        for _ in s.text_stream:
+            pass
+
+
+def test_a_first_try_that_was_refused_is_repeated_by_the_sdk(serve_script):
+    server = serve_script("--parallel", "1", env={"PENSIEVE_SERVER_QUEUE_MAX": "1"})
+    client = client_of(server, max_retries=4)
+    long = {**HELLO, "model": "test", "max_tokens": 1000,
+            "messages": [{"role": "user", "content": "script: delay 20; repeat 60 x"}]}
+    with client.messages.stream(**long) as first, client.messages.stream(**long) as second:
+        message = client.messages.create(**{**long, "messages": [
+            {"role": "user", "content": "script: say third"}]})
+        assert message.content[0].text == "third"
+        first.until_done()
+        second.until_done()
