@@ -37,7 +37,11 @@ constexpr double to_gb(Bytes bytes) {
   return static_cast<double>(bytes.count()) / static_cast<double>(1ULL << 30);
 }
 
-constexpr Bytes operator""_MiB(unsigned long long n) { return Bytes(n << 20); }
-constexpr Bytes operator""_GiB(unsigned long long n) { return Bytes(n << 30); }
+constexpr Bytes operator""_MiB(unsigned long long n) {
+  return Bytes(n << 20);
+}
+constexpr Bytes operator""_GiB(unsigned long long n) {
+  return Bytes(n << 30);
+}
 
 }  // namespace pensieve

@@ -191,11 +191,19 @@ struct LlamaChat::Impl {
   void append_tokens(std::string_view text, bool is_first, bool parses_control,
                      std::vector<Token>& tokens) const {
     const std::size_t start = tokens.size();
-    // A token has at least one byte, and the tokenizer may add BOS, EOS and a space.
-    tokens.resize(start + text.size() + 4);
-    const std::int32_t count = llama_tokenize(
-        vocab, text.data(), static_cast<std::int32_t>(text.size()), tokens.data() + start,
-        static_cast<std::int32_t>(tokens.size() - start), is_first, parses_control);
+    // Nearly always enough: a token has at least one byte, and BOS, EOS and a space may be added.
+    std::size_t room = text.size() + 4;
+    const auto tokenize_into = [&] {
+      tokens.resize(start + room);
+      return llama_tokenize(vocab, text.data(), static_cast<std::int32_t>(text.size()),
+                            tokens.data() + start, static_cast<std::int32_t>(room), is_first,
+                            parses_control);
+    };
+    std::int32_t count = tokenize_into();
+    if (count < 0) {
+      room = static_cast<std::size_t>(-static_cast<std::int64_t>(count));
+      count = tokenize_into();
+    }
     PENSIEVE_CHECK(count >= 0);
     tokens.resize(start + static_cast<std::size_t>(count));
   }

@@ -275,18 +275,16 @@ std::uint32_t LlamaEngine::share_prefix(SequenceId from, SequenceId to, std::uin
   if (from == to) return keep_prefix(to, tokens);
   tokens = std::min(tokens, at(from).tokens);
   forget(to);
-  const bool is_attention =
-      !llama_model_is_recurrent(model_.get()) && !llama_model_is_hybrid(model_.get());
-  if (tokens == 0 || !is_attention || !can_go_on_from(from, tokens)) return 0;
-  const auto target = static_cast<llama_seq_id>(to);
-  llama_memory_seq_cp(memory(), static_cast<llama_seq_id>(from), target, 0,
+  // Cells of a sliding window that two sequences hold are not taken back when both have moved on,
+  // so the small cache of those layers would fill up and steps fail though there is room.
+  const bool can_share = llama_model_n_swa(model_.get()) <= 0 &&
+                         !llama_model_is_recurrent(model_.get()) &&
+                         !llama_model_is_hybrid(model_.get());
+  if (tokens == 0 || !can_share) return 0;
+  llama_memory_seq_cp(memory(), static_cast<llama_seq_id>(from), static_cast<llama_seq_id>(to), 0,
                       static_cast<llama_pos>(tokens));
   at(to).tokens = tokens;
-  if (llama_memory_seq_pos_max(memory(), target) != static_cast<llama_pos>(tokens) - 1 ||
-      !can_go_on_from(to, tokens)) {
-    forget(to);
-  }
-  return at(to).tokens;
+  return tokens;
 }
 
 Result<void> LlamaEngine::step(std::span<const StepInput> inputs, std::vector<Token>& sampled) {

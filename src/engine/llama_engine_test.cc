@@ -277,8 +277,9 @@ TEST_F(LlamaEngineTest, PlansNeverMoreThanTheTrainedWindow) {
 }
 
 TEST_F(LlamaEngineTest, RefusesFilesThatAreNoModel) {
-  const std::filesystem::path folder =
-      std::filesystem::temp_directory_path() / ("llama-" + std::to_string(std::rand()));
+  std::string pattern = (std::filesystem::temp_directory_path() / "llama-XXXXXX").string();
+  ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+  const std::filesystem::path folder = pattern;
   std::filesystem::create_directories(folder / "mlx");
   std::ofstream(folder / "mlx" / "config.json") << "{}";
   std::ofstream(folder / "mlx" / "model.safetensors") << "x";
