@@ -16,7 +16,8 @@ if [ "$preset" = release ]; then scripts/setup/llama.sh >/dev/null; fi
 export CCACHE_DIR="${CCACHE_DIR:-$cache_root/ccache}"
 log="build/$preset.log"
 mkdir -p build
-cmake --preset "$preset" >"$log" 2>&1 ||
+cmake --preset "$preset" -DPENSIEVE_TEST_MODEL="$cache_root/models/SmolLM2-135M-Instruct.Q4_1.gguf" \
+  >"$log" 2>&1 ||
   { tail -30 "$log" >&2; die "cmake --preset $preset failed"; }
 
 jobs=$(build_jobs)

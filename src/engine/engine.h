@@ -137,6 +137,11 @@ class Engine {
   /// came back, measured.
   virtual Bytes clear_cache() = 0;
 
+  /// Gives back the KV cache and the compute buffers themselves; the next step() takes them again,
+  /// and fails with kInternal where it cannot. Returns the bytes that came back, measured; 0 where
+  /// an engine has no such buffers. REQUIRES: no sequence holds a token.
+  virtual Bytes release_buffers() = 0;
+
   /// Bytes per token that a sequence holds in the KV cache, for reports.
   virtual Bytes kv_per_token() const = 0;
 };

@@ -110,11 +110,12 @@ class LlamaEngine final : public Engine {
   std::uint32_t share_prefix(SequenceId from, SequenceId to, std::uint32_t tokens) override;
   Result<void> step(std::span<const StepInput> inputs, std::vector<Token>& sampled) override;
   Bytes clear_cache() override;
+  Bytes release_buffers() override;
   Bytes kv_per_token() const override { return kv_per_token_; }
 
  private:
   Result<void> open_model(const LoadOptions& options, const std::function<void(float)>& progress);
-  Result<void> open_context(const LoadOptions& options);
+  Result<void> open_context();
   void forget(SequenceId sequence);
   bool can_go_on_from(SequenceId sequence, std::uint32_t tokens) const;
   void tick() const {
@@ -127,6 +128,7 @@ class LlamaEngine final : public Engine {
   llama_memory_t memory() const { return llama_get_memory(context_.get()); }
 
   const ProgressTick tick_;
+  LoadOptions options_;  // As loaded.
   // Destroyed from the last to the first: the context uses the threads and the model.
   std::unique_ptr<llama_model, FreeModel> model_;
   std::unique_ptr<ggml_threadpool, FreeThreads> threads_;
@@ -152,7 +154,9 @@ Result<ModelInfo> LlamaEngine::load(const LoadOptions& options,
     if (Result<void> opened = open_model(exact, progress); !opened) {
       return std::unexpected(opened.error());
     }
-    if (Result<void> opened = open_context(exact); !opened) {
+    options_ = exact;
+    if (Result<void> opened = open_context(); !opened) {
+      model_.reset();
       return std::unexpected(opened.error());
     }
   } catch (const std::bad_alloc&) {
@@ -199,8 +203,8 @@ Result<void> LlamaEngine::open_model(const LoadOptions& options,
   return {};
 }
 
-Result<void> LlamaEngine::open_context(const LoadOptions& options) {
-  llama_context_params params = context_params(options);
+Result<void> LlamaEngine::open_context() {
+  llama_context_params params = context_params(options_);
   params.abort_callback = [](void* data) {
     static_cast<LlamaEngine*>(data)->tick();
     return false;
@@ -209,9 +213,12 @@ Result<void> LlamaEngine::open_context(const LoadOptions& options) {
   context_.reset(llama_init_from_model(model_.get(), params));
   if (!context_) {
     // The plan made the same context without buffers, so it is the buffers that are missing.
-    model_.reset();
     return fail(Code::kOutOfMemory, fmt::format("no memory for a context of {} tokens: {}",
-                                                options.context_tokens, last_llama_error()));
+                                                options_.context_tokens, last_llama_error()));
+  }
+  if (threads_) {
+    llama_attach_threadpool(context_.get(), threads_.get(), threads_.get());
+    return {};
   }
   ggml_threadpool_params pool = ggml_threadpool_params_default(params.n_threads);
   // Between steps the threads sleep at once instead of spinning first. With two threads on two
@@ -245,6 +252,7 @@ Result<void> LlamaEngine::set_sampling(SequenceId sequence, const Sampling& samp
 }
 
 void LlamaEngine::forget(SequenceId sequence) {
+  if (!context_) return;  // Its buffers were released, and no sequence holds anything.
   llama_memory_seq_rm(memory(), static_cast<llama_seq_id>(sequence), -1, -1);
   at(sequence).tokens = 0;
 }
@@ -288,6 +296,11 @@ std::uint32_t LlamaEngine::share_prefix(SequenceId from, SequenceId to, std::uin
 }
 
 Result<void> LlamaEngine::step(std::span<const StepInput> inputs, std::vector<Token>& sampled) {
+  if (!context_) {
+    if (Result<void> opened = open_context(); !opened) {
+      return fail(Code::kInternal, opened.error().message);
+    }
+  }
   batch_->clear();
   std::size_t tokens = 0;
   for (const StepInput& input : inputs) tokens += input.tokens.size();
@@ -352,6 +365,15 @@ Bytes LlamaEngine::clear_cache() {
   if (before && after) return saturating_sub(*before, *after);
 #endif
   return Bytes();
+}
+
+Bytes LlamaEngine::release_buffers() {
+  for (const Sequence& sequence : sequences_) PENSIEVE_CHECK(sequence.tokens == 0);
+  const std::optional<Bytes> before = resident();
+  context_.reset();
+  clear_cache();
+  const std::optional<Bytes> after = resident();
+  return before && after ? saturating_sub(*before, *after) : Bytes();
 }
 
 }  // namespace

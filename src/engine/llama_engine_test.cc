@@ -311,5 +311,17 @@ TEST_F(LlamaEngineTest, RefusesFilesThatAreNoModel) {
   std::filesystem::remove_all(folder);
 }
 
+TEST_F(LlamaEngineTest, ReleasedBuffersComeBackToTheSystemAndAreTakenAgainByTheNextStep) {
+  const std::vector<Token> tokens = prompt(100);
+  const std::vector<Token> before = decode(0, prefill(0, tokens));
+  engine_->keep_prefix(0, 0);
+  const Bytes resident_before = resident();
+  const Bytes freed = engine_->release_buffers();
+  EXPECT_GT(freed, 10_MiB) << "1,024 cells of SmolLM2 are 23 MB";
+  EXPECT_LE(resident(), saturating_sub(resident_before, 10_MiB));
+  EXPECT_EQ(engine_->share_prefix(0, 1, 0), 0U) << "bookkeeping works without buffers";
+  EXPECT_EQ(decode(0, prefill(0, tokens)), before);
+}
+
 }  // namespace
 }  // namespace pensieve::engine

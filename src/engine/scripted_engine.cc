@@ -113,6 +113,7 @@ class ScriptedEngine final : public Engine {
   std::uint32_t share_prefix(SequenceId from, SequenceId to, std::uint32_t tokens) override;
   Result<void> step(std::span<const StepInput> inputs, std::vector<Token>& sampled) override;
   Bytes clear_cache() override;
+  Bytes release_buffers() override { return Bytes(); }  // Its cells are numbers in a table.
   Bytes kv_per_token() const override { return model_.kv_per_token; }
 
  private:

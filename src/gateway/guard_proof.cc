@@ -19,6 +19,7 @@
 #include "gateway/service.h"
 #include "memory/ledger.h"
 #include "memory/monitor.h"
+#include "memory/report.h"
 #include "model/pool.h"
 
 namespace pensieve::gateway {
@@ -102,14 +103,9 @@ class Bench {
     io_.restart();
     io_.run_for(std::chrono::seconds(5));
     const std::string status = answer.substr(0, answer.find('\r'));
-    const bool refused = answer.starts_with("HTTP/1.1 503 ") &&
-                         answer.find("\"overloaded_error\"") != std::string::npos &&
-                         answer.find("x-memory-status: ") != std::string::npos &&
-                         answer.find("x-available-memory-gb: ") != std::string::npos;
-    const bool admitted = answer.starts_with("HTTP/1.1 400 ");  // It got as far as the body.
-    return {wanted.name, wanted.refused ? refused : admitted,
+    return {wanted.name, wanted.refused ? shows_refusal(answer) : shows_acceptance(answer),
             fmt::format("{}: {}",
-                        wanted.available ? fmt::format("{:.2f}GB", to_gb(*wanted.available))
+                        wanted.available ? fmt::format("{}GB", memory::gb_text(*wanted.available))
                                          : std::string("unreadable"),
                         status.empty() ? std::string("no answer") : status)};
   }
@@ -131,6 +127,15 @@ class Bench {
 };
 
 }  // namespace
+
+bool shows_refusal(std::string_view answer) {
+  return answer.starts_with("HTTP/1.1 503 ") &&
+         answer.find("\"overloaded_error\"") != std::string_view::npos &&
+         answer.find("x-memory-status: ") != std::string_view::npos &&
+         answer.find("x-available-memory-gb: ") != std::string_view::npos;
+}
+
+bool shows_acceptance(std::string_view answer) { return answer.starts_with("HTTP/1.1 400 "); }
 
 std::vector<GuardProof> prove_guard(const memory::Floors& floors) {
   std::vector<GuardProof> proofs;

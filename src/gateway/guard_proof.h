@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "memory/level.h"
@@ -17,5 +18,9 @@ struct GuardProof {
 /// Starts the production service on a free loopback port with a memory source that says what the
 /// proof wants, asks it, and compares. Takes some milliseconds; loads no model, starts no worker.
 std::vector<GuardProof> prove_guard(const memory::Floors& floors);
+
+// How the proof reads a whole HTTP answer to its request, whose body is wrong on purpose.
+bool shows_refusal(std::string_view answer);     // 503, overloaded_error, both memory headers.
+bool shows_acceptance(std::string_view answer);  // It got as far as the body: 400.
 
 }  // namespace pensieve::gateway

@@ -17,6 +17,9 @@ using worker::FrameType;
 
 /// anthropic-wire.md §4, long silences: clients give up after 300 s without an event.
 constexpr Duration kPingEvery = std::chrono::seconds(10);
+/// How long message_start waits for what the cache holds, so that its usage is true. A request
+/// that finds a free sequence starts at once; one that has to wait is not kept waiting for this.
+constexpr Duration kStartedWait = std::chrono::milliseconds(50);
 /// Pings alone carry a client over 600 s at most; from here on an open block with empty deltas
 /// takes their place, for which no limit was seen.
 constexpr Duration kPingsSuffice = std::chrono::seconds(240);
@@ -127,7 +130,7 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
 
 asio::awaitable<MessageRelay::Outcome> MessageRelay::relay(worker::Call& call) {
   while (true) {
-    worker::CallEvent event = co_await call.next(next_ping_);
+    worker::CallEvent event = co_await call.next(begin_by_ ? *begin_by_ : next_ping_);
     if (const auto* gone = std::get_if<worker::WorkerGone>(&event)) {
       gone_ = *gone;
       co_return Outcome::kWorkerGone;
@@ -137,7 +140,7 @@ asio::awaitable<MessageRelay::Outcome> MessageRelay::relay(worker::Call& call) {
       co_return Outcome::kEnded;
     }
     if (std::holds_alternative<worker::TimedOut>(event)) {
-      const bool alive = co_await heartbeat();
+      const bool alive = begin_by_ ? co_await begin_stream() : co_await heartbeat();
       if (!alive) co_return Outcome::kEnded;
       continue;
     }
@@ -151,13 +154,15 @@ asio::awaitable<bool> MessageRelay::take(Frame frame) {
   switch (frame.type) {
     case FrameType::kAccepted:
       if (const auto event = worker::decode_accepted(frame.payload)) {
-        co_return co_await accepted(*event);
+        input_tokens_ = event->input_tokens;
+        if (request_.stream && !stream_begun_) begin_by_ = clock_.now() + kStartedWait;
+        co_return true;
       }
       break;
     case FrameType::kStarted:
       if (const auto event = worker::decode_started(frame.payload)) {
         cached_tokens_ = event->cached_tokens;
-        co_return true;
+        co_return co_await begin_stream();
       }
       break;
     case FrameType::kText:
@@ -187,8 +192,8 @@ asio::awaitable<bool> MessageRelay::take(Frame frame) {
   co_return false;
 }
 
-asio::awaitable<bool> MessageRelay::accepted(const worker::Accepted& event) {
-  input_tokens_ = event.input_tokens;
+asio::awaitable<bool> MessageRelay::begin_stream() {
+  begin_by_.reset();
   if (!request_.stream || stream_begun_) co_return true;
   Headers headers = headers_;
   headers.emplace_back("content-type", "text/event-stream; charset=utf-8");

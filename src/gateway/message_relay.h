@@ -40,7 +40,7 @@ class MessageRelay {
 
   boost::asio::awaitable<Outcome> relay(worker::Call& call);
   boost::asio::awaitable<bool> take(worker::Frame frame);
-  boost::asio::awaitable<bool> accepted(const worker::Accepted& accepted);
+  boost::asio::awaitable<bool> begin_stream();
   boost::asio::awaitable<bool> text(std::string_view text);
   boost::asio::awaitable<bool> open_text_block();
   boost::asio::awaitable<void> done(const worker::Done& done);
@@ -65,6 +65,7 @@ class MessageRelay {
   std::uint32_t input_tokens_ = 0;
   std::uint32_t cached_tokens_ = 0;
   TimePoint next_ping_;
+  std::optional<TimePoint> begin_by_;  // message_start goes out by then, whatever is known.
   std::optional<worker::WorkerGone> gone_;
   std::optional<api::ApiError> unsent_error_;
 };

@@ -120,19 +120,12 @@ void BatchLoop::take_commands() {
   // Jobs first: a cancel always comes after its job.
   for (Job& job : taken.jobs) accept(std::move(job));
   for (const std::uint32_t id : taken.cancels) apply_cancel(id);
-  for (const std::uint32_t id : taken.clears) {
-    const std::uint32_t dropped = drop_idle();
-    events_.cleared(id, {dropped, engine_.clear_cache()});
-  }
+  for (const std::uint32_t id : taken.clears) events_.cleared(id, free_memory());
 }
 
 void BatchLoop::accept(Job job) {
   const std::uint32_t id = job.id;
-  const auto free_memory = [this] {
-    drop_idle();
-    engine_.clear_cache();
-  };
-  if (const std::optional<Refused> refused = events_.check_memory(free_memory)) {
+  if (const std::optional<Refused> refused = events_.check_memory([this] { free_memory(); })) {
     events_.refused(id, *refused);
     after_request(id);
     return;
@@ -401,15 +394,19 @@ void BatchLoop::after_request(std::uint32_t id) {
   events_.ended(id);
 }
 
-std::uint32_t BatchLoop::drop_idle() {
-  std::uint32_t dropped = 0;
+Cleared BatchLoop::free_memory() {
+  Cleared cleared;
+  bool any_running = false;
   for (Sequence& sequence : sequences_) {
+    any_running = any_running || sequence.running != nullptr;
     if (sequence.running || sequence.held.empty()) continue;
-    dropped += size32(sequence.held);
+    cleared.dropped_tokens += size32(sequence.held);
     engine_.keep_prefix(sequence.id, 0);
     sequence.held.clear();
   }
-  return dropped;
+  cleared.freed = engine_.clear_cache();
+  if (!any_running) cleared.freed = Bytes(cleared.freed.count() + engine_.release_buffers().count());
+  return cleared;
 }
 
 void BatchLoop::publish_stats() {

@@ -150,7 +150,8 @@ class BatchLoop {
   void end_with(Sequence& sequence, StopCause cause);
   void leave(Sequence& sequence);
   void after_request(std::uint32_t id);
-  std::uint32_t drop_idle();
+  /// Forgets all idle sequences, and gives the engine's buffers back where nothing runs.
+  Cleared free_memory();
   void publish_stats();
 
   engine::Engine& engine_;

@@ -1,0 +1,158 @@
+// An engine of arithmetic for tests of the batch loop: real accounting of cells, no text, no time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/core.h>
+
+#include "engine/cell_table.h"
+#include "engine/engine.h"
+
+namespace pensieve::worker {
+
+/// What follows a sequence is a function of all its tokens, so an answer proves that the engine
+/// held exactly what the loop believes. Faults and the shape of answers are public members.
+/// Thread-safety: one thread, except append_piece() and ends_generation().
+class FakeEngine final : public engine::Engine {
+ public:
+  using Token = engine::Token;
+  using Tokens = std::vector<Token>;
+
+  static constexpr Token kEnd = 0;
+
+  /// One input of one step.
+  struct Input {
+    engine::SequenceId sequence;
+    std::size_t tokens;
+    bool samples;
+    bool operator==(const Input&) const = default;
+  };
+
+  FakeEngine(std::size_t cells, std::size_t sequences)
+      : cells_(cells), sequences_(sequences), table_(cells, sequences) {}
+
+  // What the test sets.
+  std::function<Token(const Tokens&)> next_token = hashed_token;
+  std::map<Token, std::string> pieces;  // Other tokens are written as numbers.
+  bool can_share = true;
+  std::optional<std::uint32_t> prefix_granularity;  // A prefix is kept in multiples of it only.
+  std::optional<Error> step_error;
+  std::optional<Error> sampling_error;
+  std::function<void(std::size_t tokens)> during_step;
+
+  // What the test looks at.
+  std::vector<std::vector<Input>> steps;
+  std::uint32_t clear_cache_calls = 0;
+  std::uint32_t release_buffers_calls = 0;
+  std::uint32_t shared_tokens = 0;  // Over all calls of share_prefix().
+  std::uint32_t refused_steps = 0;  // For want of cells.
+
+  std::size_t cells_used() const { return cells_ - table_.free_count(); }
+  std::size_t tokens_held() const {
+    std::size_t sum = 0;
+    for (const Tokens& tokens : sequences_) sum += tokens.size();
+    return sum;
+  }
+  const Tokens& tokens_of(engine::SequenceId sequence) const { return sequences_.at(sequence); }
+
+  /// FNV-1a over the tokens; never kEnd.
+  static Token hashed_token(const Tokens& tokens) {
+    std::uint64_t hash = 14695981039346656037U;
+    for (const Token token : tokens) {
+      hash = (hash ^ static_cast<std::uint64_t>(token)) * 1099511628211U;
+    }
+    return 1000 + static_cast<Token>((hash >> 32) % 9000);
+  }
+
+  std::string piece(Token token) const {
+    const auto given = pieces.find(token);
+    return given != pieces.end() ? given->second : fmt::format("{} ", token);
+  }
+
+  Result<engine::Plan> plan(const engine::LoadOptions&) override { return engine::Plan{}; }
+  Result<engine::ModelInfo> load(const engine::LoadOptions&,
+                                 const std::function<void(float)>&) override {
+    return engine::ModelInfo{};
+  }
+  Result<Tokens> tokenize(const engine::Prompt&) const override { return Tokens{1}; }
+  void append_piece(Token token, std::string& out) const override { out += piece(token); }
+  bool ends_generation(Token token) const override { return token == kEnd; }
+
+  Result<void> set_sampling(engine::SequenceId sequence, const engine::Sampling&,
+                            std::span<const Token>) override {
+    PENSIEVE_CHECK(sequence < sequences_.size());
+    if (sampling_error) return std::unexpected(*sampling_error);
+    return {};
+  }
+
+  std::uint32_t keep_prefix(engine::SequenceId sequence, std::uint32_t tokens) override {
+    Tokens& held = sequences_.at(sequence);
+    if (tokens < held.size()) held.resize(rounded(tokens));
+    table_.keep(sequence, held.size());
+    return static_cast<std::uint32_t>(held.size());
+  }
+
+  std::uint32_t share_prefix(engine::SequenceId from, engine::SequenceId to,
+                             std::uint32_t tokens) override {
+    PENSIEVE_CHECK(from != to && tokens <= sequences_.at(from).size());
+    const std::uint32_t count = can_share ? rounded(tokens) : 0;
+    sequences_.at(to).assign(sequences_[from].begin(), sequences_[from].begin() + count);
+    table_.share(from, to, count);
+    shared_tokens += count;
+    return count;
+  }
+
+  Result<void> step(std::span<const engine::StepInput> inputs, Tokens& sampled) override {
+    if (step_error) return std::unexpected(*step_error);
+    std::size_t tokens = 0;
+    std::vector<bool> seen(sequences_.size());
+    for (const engine::StepInput& input : inputs) {
+      PENSIEVE_CHECK(!seen.at(input.sequence) && !input.tokens.empty());
+      seen[input.sequence] = true;
+      tokens += input.tokens.size();
+    }
+    if (tokens > table_.free_count()) {
+      ++refused_steps;
+      return fail(Code::kOutOfMemory, "no free cells");
+    }
+    steps.emplace_back();
+    for (const engine::StepInput& input : inputs) {
+      steps.back().push_back({input.sequence, input.tokens.size(), input.samples});
+      Tokens& held = sequences_[input.sequence];
+      held.insert(held.end(), input.tokens.begin(), input.tokens.end());
+      table_.extend(input.sequence, held.size());
+      if (input.samples) sampled.push_back(next_token(held));
+    }
+    if (during_step) during_step(tokens);
+    return {};
+  }
+
+  Bytes clear_cache() override {
+    ++clear_cache_calls;
+    return 7_MiB;
+  }
+  Bytes release_buffers() override {
+    for (const Tokens& held : sequences_) PENSIEVE_CHECK(held.empty());
+    ++release_buffers_calls;
+    return 100_MiB;
+  }
+  Bytes kv_per_token() const override { return Bytes(1); }
+
+ private:
+  std::uint32_t rounded(std::uint32_t tokens) const {
+    return prefix_granularity ? tokens / *prefix_granularity * *prefix_granularity : tokens;
+  }
+
+  std::size_t cells_;
+  std::vector<Tokens> sequences_;
+  engine::CellTable table_;
+};
+
+}  // namespace pensieve::worker
