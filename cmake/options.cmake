@@ -1,11 +1,16 @@
 # Compiler settings that every target of ours shares: link `pensieve_options`.
 add_library(pensieve_options INTERFACE)
 target_include_directories(pensieve_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
+target_compile_definitions(pensieve_options INTERFACE PENSIEVE_VERSION="${PROJECT_VERSION}")
 target_compile_options(pensieve_options INTERFACE
   -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror
   # g++ 12 warns inside its own headers and inside inlined Boost coroutines at -O2.
   $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
+if(PENSIEVE_SANITIZE MATCHES thread)
+  # Asio's fences are not seen by ThreadSanitizer; g++ warns of each.
+  add_compile_options($<$<CXX_COMPILER_ID:GNU>:-Wno-tsan>)
+endif()
 if(PENSIEVE_SANITIZE)
   target_compile_options(pensieve_options INTERFACE
     -fsanitize=${PENSIEVE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)

@@ -4,6 +4,7 @@
 #include <cctype>
 #include <filesystem>
 #include <optional>
+#include <tuple>
 
 #include <fmt/core.h>
 #include <fmt/format.h>
@@ -73,11 +74,13 @@ std::vector<ModelFile> Catalogue::list() const {
   for (const std::string& folder : folders_) {
     std::error_code error;
     for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+      if (!entry.is_regular_file(error)) continue;
       if (std::optional<ModelFile> file = model_at(entry.path())) files.push_back(*file);
     }
   }
-  std::stable_sort(files.begin(), files.end(),
-                   [](const ModelFile& a, const ModelFile& b) { return a.id < b.id; });
+  std::stable_sort(files.begin(), files.end(), [](const ModelFile& a, const ModelFile& b) {
+    return std::tie(a.id, a.engine) < std::tie(b.id, b.engine);
+  });
   return files;
 }
 

@@ -24,6 +24,8 @@ constexpr Duration kBackoffFirst = std::chrono::seconds(1);
 constexpr Duration kBackoffMax = std::chrono::seconds(30);
 /// An answer to a plan or load may be this late after the last sign of progress.
 constexpr Duration kAnswerWait = std::chrono::minutes(10);
+/// How long a worker that could not load may take to stop when asked.
+constexpr Duration kFailedWorkerGrace = std::chrono::seconds(1);
 
 LoadFailure broken(std::string message) {
   return {LoadFailure::Kind::kBroken, std::move(message)};
@@ -76,9 +78,12 @@ asio::awaitable<Pool::Acquired> Pool::acquire() {
       tried = true;
       enter(State::kLoading);
       asio::co_spawn(executor_, load_and_tell(), asio::detached);
+      continue;  // It runs at once, and may have ended without a wait: a missing program.
     }
-    // Loading, or ready with a worker whose end is not classified yet: both change soon.
-    changed_.expires_at(TimePoint::max());
+    // Who waited for a load shares its outcome, also a bad one.
+    if (state_ == State::kLoading) tried = true;
+    // Loading, or ready with a worker whose end is not classified yet: both change soon. The timer
+    // never runs out; setting it anew here would wake all others who wait.
     co_await changed_.async_wait(asio::as_tuple(asio::use_awaitable));
   }
 }
@@ -100,8 +105,19 @@ asio::awaitable<void> Pool::load_and_tell() {
     backoff_ = std::clamp(backoff_ * 2, kBackoffFirst, kBackoffMax);
     retry_not_before_ = clock_.now() + backoff_;
   }
-  if (link_) link_->kill(worker::WorkerEnd::kKilled);
+  co_await end_failed_worker();
   enter(State::kUnloaded);
+}
+
+/// The reservation is given back by enter(kUnloaded): only once the process is really gone.
+asio::awaitable<void> Pool::end_failed_worker() {
+  if (!link_) co_return;
+  link_->shut_down(kFailedWorkerGrace);
+  asio::steady_timer timer(executor_);
+  while (!link_->gone()) {
+    timer.expires_after(std::chrono::milliseconds(5));
+    co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
+  }
 }
 
 asio::awaitable<Pool::Loaded> Pool::load() {
@@ -110,12 +126,19 @@ asio::awaitable<Pool::Loaded> Pool::load() {
       executor_, clock_,
       {.program = options_.worker_program,
        .args = worker_args(),
-       .hang_after = options_.hang_after},
+       // One tensor of a large model may take minutes to come from a slow disk.
+       .hang_after = kAnswerWait},
       [this, generation](const worker::WorkerGone& gone) { on_worker_end(generation, gone); });
   if (!link) co_return std::unexpected(broken(link.error().message));
   link_ = std::move(*link);
   auto plan = co_await plan_that_fits();
   if (!plan) co_return std::unexpected(plan.error());
+  const worker::Hello* hello = link_->hello();
+  if (hello == nullptr || hello->version != options_.version) {
+    co_return std::unexpected(broken(fmt::format(
+        "{} is version {}, not {}; install both programs together", options_.worker_program,
+        hello == nullptr ? "unknown" : hello->version, options_.version)));
+  }
   co_return co_await reserve_and_load(*plan);
 }
 
@@ -195,6 +218,7 @@ asio::awaitable<Pool::Loaded> Pool::reserve_and_load(const engine::Plan& plan) {
   Result<engine::ModelInfo> info = worker::decode_model_info(frame->payload);
   if (!info) co_return std::unexpected(broken(info.error().message));
   info_ = std::move(*info);
+  link_->set_hang_after(options_.hang_after);
   log::info("loaded {} ({}), worker {}", options_.model.id, info_->description, link_->pid());
   co_return Loaded();
 }

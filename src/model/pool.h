@@ -50,6 +50,7 @@ class Pool {
   struct Options {
     ModelFile model;
     std::string worker_program;
+    std::string version;               // That the worker program must have as well.
     std::uint32_t context_tokens = 0;  // 0: the largest sensible one that fits.
     std::uint32_t sequences_max = 4;
     std::uint32_t threads = 1;
@@ -100,6 +101,7 @@ class Pool {
   void enter(State state);
   boost::asio::awaitable<void> load_and_tell();
   boost::asio::awaitable<Loaded> load();
+  boost::asio::awaitable<void> end_failed_worker();
   boost::asio::awaitable<std::expected<engine::Plan, LoadFailure>> plan(std::uint32_t context);
   boost::asio::awaitable<std::expected<engine::Plan, LoadFailure>> plan_that_fits();
   boost::asio::awaitable<Loaded> reserve_and_load(const engine::Plan& plan);

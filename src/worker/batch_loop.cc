@@ -405,7 +405,9 @@ Cleared BatchLoop::free_memory() {
     sequence.held.clear();
   }
   cleared.freed = engine_.clear_cache();
-  if (!any_running) cleared.freed = Bytes(cleared.freed.count() + engine_.release_buffers().count());
+  if (!any_running) {
+    cleared.freed = Bytes(cleared.freed.count() + engine_.release_buffers().count());
+  }
   return cleared;
 }
 

@@ -1,6 +1,8 @@
 #include "worker/messages.h"
 
 #include <fmt/core.h>
+#include <stdexcept>
+
 #include <boost/json.hpp>
 
 namespace pensieve::worker {
@@ -173,6 +175,7 @@ Result<GenerateRequest> decode_generate_request(std::string_view payload) {
     request.prompt = prompt_from(fields.at("prompt"));
     request.output_tokens_max = fields.u32("output_tokens_max");
     for (const json::value& stop : fields.at("stop_sequences").as_array()) {
+      if (stop.as_string().empty()) throw std::invalid_argument("an empty stop sequence");
       request.stop_sequences.emplace_back(stop.as_string());
     }
     const Fields sampling(fields.at("sampling"));

@@ -79,18 +79,22 @@ std::string TextFilter::push(std::string_view bytes) {
   if (met_) return {};
   held_.append(bytes);
 
-  std::size_t first = std::string::npos;
+  // The stop sequence that is complete first, and of those that end together the longest: so the
+  // result is the same however the bytes were cut into pieces.
+  std::size_t start = 0;
+  std::size_t end = std::string::npos;
   const std::string* met = nullptr;
   for (const std::string& stop : stop_sequences_) {
     const std::size_t at = held_.find(stop);
-    if (at < first) {
-      first = at;
-      met = &stop;
-    }
+    if (at == std::string::npos) continue;
+    if (std::pair(at + stop.size(), at) >= std::pair(end, start)) continue;
+    start = at;
+    end = at + stop.size();
+    met = &stop;
   }
   if (met != nullptr) {
     met_ = *met;
-    held_.resize(first);
+    held_.resize(start);
     return finish();
   }
   return take(start_of_partial_stop());

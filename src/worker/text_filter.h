@@ -26,7 +26,8 @@ class TextFilter {
   /// At the end of generation: what is still held back, an unfinished character as U+FFFD.
   std::string finish();
 
-  /// The stop sequence that was met, if any.
+  /// The stop sequence that was met, if any: the one that is complete first, of those that end
+  /// together the longest.
   const std::optional<std::string>& met() const { return met_; }
 
  private:

@@ -128,7 +128,7 @@ WorkerLink::WorkerLink(const asio::any_io_executor& executor, const Clock& clock
                        std::function<void(const WorkerGone&)> on_end)
     : executor_(executor),
       clock_(clock),
-      options_(options),
+      hang_after_(options.hang_after),
       process_(std::move(process)),
       pid_(process_.pid()),
       socket_(executor),
@@ -251,7 +251,7 @@ asio::awaitable<void> WorkerLink::watch() {
     if (stop_deadline_ && now >= *stop_deadline_) {
       log::warning("worker {} did not stop when asked and is killed", pid_);
       process_.kill(WorkerEnd::kDeadline);
-    } else if (now - last_sign_of_life_ > options_.hang_after) {
+    } else if (now - last_sign_of_life_ > hang_after_) {
       log::error("worker {} has made no progress for {:.0f} s and is killed", pid_,
                  std::chrono::duration<double>(now - last_sign_of_life_).count());
       process_.kill(WorkerEnd::kDeadline);

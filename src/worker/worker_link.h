@@ -102,6 +102,9 @@ class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
 
   /// Asks the worker to stop after what it is doing; it is killed if it has not by `grace`.
   void shut_down(Duration grace);
+  /// How long the worker may show no sign of life from now on; Options::hang_after at first.
+  void set_hang_after(Duration hang_after) { hang_after_ = hang_after; }
+
   void kill(WorkerEnd verdict) { process_.kill(verdict); }
 
   pid_t pid() const { return pid_; }
@@ -127,7 +130,7 @@ class WorkerLink : public std::enable_shared_from_this<WorkerLink> {
 
   boost::asio::any_io_executor executor_;
   const Clock& clock_;
-  const Options options_;
+  Duration hang_after_;
   WorkerProcess process_;
   const pid_t pid_;
   boost::asio::local::stream_protocol::socket socket_;

@@ -12,8 +12,8 @@
 
 #include <fmt/core.h>
 
-#include "engine/cell_table.h"
 #include "engine/engine.h"
+#include "engine/testing/scripted.h"
 
 namespace pensieve::worker {
 
