@@ -17,9 +17,11 @@
 #include <llama-ext.h>
 #include <llama.h>
 
+#include "engine/core_times.h"
 #include "engine/llama_chat.h"
 #include "engine/llama_plan.h"
 #include "engine/llama_sampler.h"
+#include "engine/thread_count.h"
 
 namespace pensieve::engine {
 namespace {
@@ -117,6 +119,7 @@ class LlamaEngine final : public Engine {
   Result<void> open_model(const LoadOptions& options, const std::function<void(float)>& progress);
   Result<void> open_context();
   void forget(SequenceId sequence);
+  void follow_cores(ReadingTime time);
   bool can_go_on_from(SequenceId sequence, std::uint32_t tokens) const;
   void tick() const {
     if (tick_) tick_();
@@ -128,7 +131,9 @@ class LlamaEngine final : public Engine {
   llama_memory_t memory() const { return llama_get_memory(context_.get()); }
 
   const ProgressTick tick_;
+  const Clock& clock_ = steady_clock();
   LoadOptions options_;  // As loaded.
+  ThreadCount thread_count_{1};
   // Destroyed from the last to the first: the context uses the threads and the model.
   std::unique_ptr<llama_model, FreeModel> model_;
   std::unique_ptr<ggml_threadpool, FreeThreads> threads_;
@@ -155,6 +160,7 @@ Result<ModelInfo> LlamaEngine::load(const LoadOptions& options,
       return std::unexpected(opened.error());
     }
     options_ = exact;
+    thread_count_ = ThreadCount(exact.threads);
     if (Result<void> opened = open_context(); !opened) {
       model_.reset();
       return std::unexpected(opened.error());
@@ -295,6 +301,11 @@ std::uint32_t LlamaEngine::share_prefix(SequenceId from, SequenceId to, std::uin
   return tokens;
 }
 
+void LlamaEngine::follow_cores(ReadingTime time) {
+  if (!thread_count_.wants_reading(time, clock_.now())) return;
+  thread_count_.observe(time, read_core_times(clock_));
+}
+
 Result<void> LlamaEngine::step(std::span<const StepInput> inputs, std::vector<Token>& sampled) {
   if (!context_) {
     if (Result<void> opened = open_context(); !opened) {
@@ -319,6 +330,11 @@ Result<void> LlamaEngine::step(std::span<const StepInput> inputs, std::vector<To
   }
 
   tick();
+  follow_cores(ReadingTime::kBeforeStep);
+  const auto threads = static_cast<std::int32_t>(thread_count_.threads(
+      batch_->size() > inputs.size() ? StepKind::kPrompt : StepKind::kDecode));
+  // Fewer than the pool has is fine: the others sleep through the step.
+  llama_set_n_threads(context_.get(), threads, threads);
   int status = 0;
   std::string thrown;
   try {
@@ -329,6 +345,7 @@ Result<void> LlamaEngine::step(std::span<const StepInput> inputs, std::vector<To
     status = -1;
     thrown = error.what();
   }
+  follow_cores(ReadingTime::kAfterStep);
   if (status == 1) {
     return fail(Code::kOutOfMemory, fmt::format("no free cells for {} tokens", batch_->size()));
   }
