@@ -6,6 +6,8 @@
 #include <cmath>
 #include <csignal>
 #include <ctime>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <thread>
@@ -22,6 +24,8 @@
 #include "gateway/guard_proof.h"
 #include "gateway/server.h"
 #include "memory/admission.h"
+#include "memory/cgroup_group.h"
+#include "memory/cgroup_place.h"
 #include "memory/machine_memory.h"
 #include "memory/psi.h"
 #include "memory/report.h"
@@ -173,6 +177,46 @@ cli::Section memory_section(const config::Settings& settings) {
   return section;
 }
 
+std::string text_of(const char* path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+cli::Section cgroup_section() {
+  cli::Section section{"cgroup", {}};
+  const auto place =
+      memory::locate_memory_cgroup(text_of("/proc/self/cgroup"), text_of("/proc/self/mountinfo"));
+  if (!place) {
+    section.findings.push_back({"memory group", cli::Mark::kFail, place.error().message,
+                                "make the group's hierarchy visible under /sys/fs/cgroup"});
+    return section;
+  }
+  if (!*place) {
+    section.findings.push_back(
+        {"memory group", cli::Mark::kOk, "none: only the machine itself is a limit", ""});
+    return section;
+  }
+  const bool is_v1 = (*place)->version == memory::CgroupVersion::kV1;
+  for (const memory::CgroupFolder& folder : (*place)->groups) {
+    memory::CgroupGroup group(folder, (*place)->version);
+    const auto headroom = group.read();
+    const std::string what = fmt::format("{} {}", is_v1 ? "v1" : "v2", folder.name);
+    if (!headroom) {
+      section.findings.push_back({what, cli::Mark::kFail, headroom.error().message,
+                                  "the server refuses every request until this can be read"});
+    } else if (*headroom) {
+      section.findings.push_back(
+          {what, cli::Mark::kOk,
+           fmt::format("{}GB of {}GB available", memory::gb_text((*headroom)->available),
+                       memory::gb_text((*headroom)->limit)),
+           ""});
+    } else {
+      section.findings.push_back({what, cli::Mark::kOk, "no limit", ""});
+    }
+  }
+  return section;
+}
+
 cli::Section pressure_section() {
   cli::Section section{"pressure", {}};
   const Result<memory::Pressure> pressure = memory::read_pressure();
@@ -190,7 +234,7 @@ cli::Section pressure_section() {
 }
 
 std::vector<cli::Section> machine(const config::Settings& settings) {
-  return {memory_section(settings), pressure_section()};
+  return {memory_section(settings), cgroup_section(), pressure_section()};
 }
 
 std::vector<cli::Proof> prove_guard(const config::Settings& settings) {

@@ -236,9 +236,11 @@ asio::awaitable<void> BeastConnection::respond(HttpResponse response) {
   if (response.status == 529) head.reason("Overloaded");  // Not an IANA status.
   for (const auto& [name, value] : response.headers) head.set(name, value);
   if (!response.content_type.empty()) head.set(http::field::content_type, response.content_type);
-  head.content_length(response.body.size());
+  if (response.status != 204) head.content_length(response.body.size());
   if (closing_) keep_alive_ = false;
   head.keep_alive(keep_alive_);
+  // The default of the version that we answer with, but not of the client's.
+  if (keep_alive_ && is_http_1_0_) head.set(http::field::connection, "keep-alive");
   std::string bytes = fmt::format("{}", fmt::streamed(head.base()));
   if (!is_head_) bytes += response.body;
   co_await write_all(std::move(bytes));

@@ -60,7 +60,7 @@ class RequestSink {
  public:
   virtual ~RequestSink() = default;
   virtual boost::asio::awaitable<void> serve(Exchange& exchange) = 0;
-  /// What the connection itself answers where there is no proper request: 400, 408, 413, 431.
+  /// What the connection itself answers where there is no proper request: 400, 413, 431.
   virtual HttpResponse protocol_error(unsigned status, std::string message) = 0;
 };
 

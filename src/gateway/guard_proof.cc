@@ -135,7 +135,9 @@ bool shows_refusal(std::string_view answer) {
          answer.find("x-available-memory-gb: ") != std::string_view::npos;
 }
 
-bool shows_acceptance(std::string_view answer) { return answer.starts_with("HTTP/1.1 400 "); }
+bool shows_acceptance(std::string_view answer) {
+  return answer.starts_with("HTTP/1.1 400 ");
+}
 
 std::vector<GuardProof> prove_guard(const memory::Floors& floors) {
   std::vector<GuardProof> proofs;

@@ -99,8 +99,10 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
   for (int attempt = 0; attempt < 2; ++attempt) {
     model::Pool::Acquired link = co_await pool_.acquire();
     if (exchange_.client_gone()) co_return std::nullopt;
-    if (!link) {
-      co_await end_with_error(error_for(link.error()));
+    if (early_end_ || !link) {
+      // Named, because g++ 12 loses its way with a conditional inside a co_await expression.
+      const api::ApiError error = early_end_ ? *early_end_ : error_for(link.error());
+      co_await end_with_error(error);
       co_return unsent_error_;
     }
     auto call = (*link)->open(FrameType::kGenerate, payload);
@@ -110,10 +112,11 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
       co_await end_with_error(api::overloaded(call.error().message, 1));
       co_return unsent_error_;
     }
-    worker::Call& current = **call;
-    exchange_.on_client_gone([&current] { current.interrupt(); });
-    const Outcome outcome = co_await relay(current);
+    call_ = call->get();
+    exchange_.on_client_gone([this] { call_->interrupt(); });
+    const Outcome outcome = co_await relay(*call_);
     exchange_.on_client_gone(nullptr);
+    call_ = nullptr;
     if (outcome == Outcome::kEnded) co_return unsent_error_;
     const worker::WorkerGone gone = gone_.value();
     const bool nothing_sent = request_.stream ? text_bytes_ == 0 : true;
@@ -124,23 +127,39 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
       continue;
     }
     co_await end_with_error(error_of(gone));
+    break;
   }
   co_return unsent_error_;
 }
 
+void MessageRelay::end_early(const api::ApiError& error) {
+  early_end_ = error;
+  if (call_ != nullptr) call_->interrupt();
+}
+
 asio::awaitable<MessageRelay::Outcome> MessageRelay::relay(worker::Call& call) {
   while (true) {
-    worker::CallEvent event = co_await call.next(begin_by_ ? *begin_by_ : next_ping_);
+    const TimePoint until = begin_by_.value_or(next_ping_);
+    worker::CallEvent event = co_await call.next(until);
     if (const auto* gone = std::get_if<worker::WorkerGone>(&event)) {
       gone_ = *gone;
       co_return Outcome::kWorkerGone;
     }
     if (std::holds_alternative<worker::Interrupted>(event)) {
+      if (early_end_ && !exchange_.client_gone()) {
+        co_await end_with_error(*early_end_);
+        co_return Outcome::kEnded;
+      }
       log::info("{}: the client has hung up", request_id_);
       co_return Outcome::kEnded;
     }
     if (std::holds_alternative<worker::TimedOut>(event)) {
-      const bool alive = begin_by_ ? co_await begin_stream() : co_await heartbeat();
+      bool alive = false;
+      if (begin_by_) {
+        alive = co_await begin_stream();
+      } else {
+        alive = co_await heartbeat();
+      }
       if (!alive) co_return Outcome::kEnded;
       continue;
     }

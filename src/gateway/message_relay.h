@@ -32,6 +32,10 @@ class MessageRelay {
   MessageRelay(Exchange& exchange, model::Pool& pool, const Clock& clock,
                const api::MessagesRequest& request, std::string request_id, Headers headers);
 
+  /// Ends the request with `error` as soon as it can: at its next event, or when its model is
+  /// there.
+  void end_early(const api::ApiError& error);
+
   /// What the caller still has to answer with, where nothing was sent; empty where all is done.
   boost::asio::awaitable<std::optional<api::ApiError>> run();
 
@@ -67,6 +71,8 @@ class MessageRelay {
   TimePoint next_ping_;
   std::optional<TimePoint> begin_by_;  // message_start goes out by then, whatever is known.
   std::optional<worker::WorkerGone> gone_;
+  worker::Call* call_ = nullptr;  // While relay() runs.
+  std::optional<api::ApiError> early_end_;
   std::optional<api::ApiError> unsent_error_;
 };
 

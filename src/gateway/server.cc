@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "memory/ledger.h"
+#include "memory/report.h"
 
 namespace pensieve::gateway {
 namespace {
@@ -33,6 +34,8 @@ constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
 constexpr Duration kDrainInterval = std::chrono::milliseconds(20);
 /// accept() that fails for lack of descriptors would spin otherwise.
 constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
+/// How long clients whose request is cut off may take to read that.
+constexpr Duration kTellMax = std::chrono::milliseconds(500);
 /// A worker is killed 2 s after it was asked to stop, and reaped within 2 s more.
 constexpr Duration kWorkerStopGrace = std::chrono::seconds(2);
 constexpr Duration kWorkerEndMax = std::chrono::seconds(5);
@@ -185,10 +188,10 @@ asio::awaitable<void> Server::sample_memory() {
 void Server::note_level() {
   const memory::Monitor::Status status = monitor_.status();
   if (noted_level_ == status.level) return;
-  const std::string figure = status.available
-                                 ? fmt::format("{:.2f}GB available, limited by {}",
-                                               to_gb(*status.available), status.limited_by)
-                                 : "not readable: " + status.last_failure;
+  const std::string figure =
+      status.available ? fmt::format("{}GB available, limited by {}",
+                                     memory::gb_text(*status.available), status.limited_by)
+                       : "not readable: " + status.last_failure;
   if (noted_level_ && status.level > memory::Level::kCaution) {
     log::warning("memory level {}: {}", memory::name(status.level), figure);
   } else if (noted_level_) {
@@ -201,6 +204,7 @@ asio::awaitable<void> Server::wait_for_signals() {
   const auto [error, signal] = co_await signals_.async_wait(kNoThrow);
   if (error) co_return;
   begin_drain(signal == SIGINT ? "Ctrl+C" : "SIGTERM");
+  if (drained_) co_return;  // There was nothing to wait for, and nobody to cancel a wait here.
   const auto [again_error, again] = co_await signals_.async_wait(kNoThrow);
   if (again_error) co_return;
   log::warning("second signal: ending at once");
@@ -231,6 +235,12 @@ asio::awaitable<void> Server::drain() {
   }
   if (service_.requests_active() > 0) {
     log::warning("{} requests are cut off: the time to finish is over", service_.requests_active());
+    service_.end_running(api::overloaded("the server is shutting down", 5));
+    const TimePoint told_by = clock_.now() + kTellMax;
+    while (service_.requests_active() > 0 && clock_.now() < told_by) {
+      timer.expires_after(kDrainInterval);
+      co_await timer.async_wait(kNoThrow);
+    }
   }
   for (const auto& weak : connections_) {
     if (const auto connection = weak.lock()) connection->abort();

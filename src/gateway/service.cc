@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include <fmt/core.h>
 #include <boost/json.hpp>
@@ -22,16 +23,19 @@ namespace json = boost::json;
 /// An answer to a count or a cache command comes within a step of the engine, or not at all.
 constexpr Duration kControlWait = std::chrono::seconds(60);
 
-/// Counts a request for as long as it lives, on every way out.
-class Counted {
+/// Keeps a request listed for as long as it lives, on every way out.
+class Listed {
  public:
-  explicit Counted(std::uint32_t& count) : count_(count) { ++count_; }
-  ~Counted() { --count_; }
-  Counted(const Counted&) = delete;
-  Counted& operator=(const Counted&) = delete;
+  Listed(std::set<MessageRelay*>& list, MessageRelay& relay) : list_(list), relay_(&relay) {
+    list_.insert(relay_);
+  }
+  ~Listed() { list_.erase(relay_); }
+  Listed(const Listed&) = delete;
+  Listed& operator=(const Listed&) = delete;
 
  private:
-  std::uint32_t& count_;
+  std::set<MessageRelay*>& list_;
+  MessageRelay* relay_;
 };
 
 api::ApiError error_of(const worker::CallEvent& event) {
@@ -109,8 +113,12 @@ asio::awaitable<void> Service::route(Exchange& exchange, const std::string& requ
   const bool known = posts_only || path == "/" || path == "/health" || path == "/v1/pensieve/ps" ||
                      path == "/v1/models" || path.starts_with("/v1/models/");
   if (known) {
-    co_await fail(exchange, request_id,
-                  api::method_not_allowed(fmt::format("{} {} is not allowed", method, path)));
+    const std::string allowed = posts_only ? "POST" : "GET, HEAD";
+    const api::ApiError error =
+        api::method_not_allowed(fmt::format("{} {}: use {}", method, path, allowed));
+    HttpResponse response = json(error.status, api::error_body(error, request_id));
+    response.headers.emplace_back("allow", allowed + ", OPTIONS");
+    co_await reply(exchange, request_id, std::move(response));
   } else {
     co_await fail(exchange, request_id, api::not_found(fmt::format("no route {}", path)));
   }
@@ -141,6 +149,11 @@ std::optional<api::ApiError> Service::refusal() {
   return std::nullopt;
 }
 
+void Service::end_running(const api::ApiError& error) {
+  const std::vector<MessageRelay*> running(running_.begin(), running_.end());
+  for (MessageRelay* relay : running) relay->end_early(error);
+}
+
 std::expected<void, api::ApiError> Service::check_model(std::string_view model) const {
   // Claude Code asks for several claude-* models; all of them are the one that is here.
   if (model == pool_.model().id || model.starts_with("claude-")) return {};
@@ -155,14 +168,16 @@ asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& r
   if (const auto known = check_model(request->model); !known) {
     co_return co_await fail(exchange, request_id, known.error());
   }
-  if (active_ >= pool_.sequences_max() + options_.waiting_max) {
+  if (requests_active() >= pool_.sequences_max() + options_.waiting_max) {
     co_return co_await fail(
         exchange, request_id,
-        api::queue_full(fmt::format("{} requests are being answered or waiting already", active_),
-                        5));
+        api::queue_full(
+            fmt::format("{} requests are being answered or waiting already", requests_active()),
+            5));
   }
-  const Counted counted(active_);
-  MessageRelay relay(exchange, pool_, clock_, *request, request_id, common_headers(request_id));
+  MessageRelay relay(exchange, pool_, clock_, *request, request_id,
+                     headers_for(exchange.request(), request_id));
+  const Listed listed(running_, relay);
   const std::optional<api::ApiError> error = co_await relay.run();
   if (error) co_await fail(exchange, request_id, *error);
 }
@@ -174,22 +189,26 @@ asio::awaitable<void> Service::count_tokens(Exchange& exchange, const std::strin
   if (const auto known = check_model(request->model); !known) {
     co_return co_await fail(exchange, request_id, known.error());
   }
-  const model::Pool::Acquired link = co_await pool_.acquire();
-  if (!link) co_return co_await fail(exchange, request_id, error_for(link.error()));
   const std::string payload = worker::encode(request->prompt);
-  auto call = (*link)->open(worker::FrameType::kCountTokens, payload);
-  if (!call) {
-    co_return co_await fail(exchange, request_id, api::overloaded(call.error().message, 1));
-  }
-  const worker::CallEvent event = co_await (*call)->next(clock_.now() + kControlWait);
-  const auto* frame = std::get_if<worker::Frame>(&event);
-  if (frame != nullptr && frame->type == worker::FrameType::kCounted) {
-    if (const auto counted = worker::decode_counted(frame->payload)) {
-      co_return co_await reply(exchange, request_id,
-                               json(200, api::count_tokens_body(counted->input_tokens)));
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    const model::Pool::Acquired link = co_await pool_.acquire();
+    if (!link) co_return co_await fail(exchange, request_id, error_for(link.error()));
+    auto call = (*link)->open(worker::FrameType::kCountTokens, payload);
+    if (!call) {
+      co_return co_await fail(exchange, request_id, api::overloaded(call.error().message, 1));
     }
+    const worker::CallEvent event = co_await (*call)->next(clock_.now() + kControlWait);
+    // The worker may have died before it was asked, unseen until now: that costs nobody an error.
+    if (attempt == 0 && std::holds_alternative<worker::WorkerGone>(event)) continue;
+    const auto* frame = std::get_if<worker::Frame>(&event);
+    if (frame != nullptr && frame->type == worker::FrameType::kCounted) {
+      if (const auto counted = worker::decode_counted(frame->payload)) {
+        co_return co_await reply(exchange, request_id,
+                                 json(200, api::count_tokens_body(counted->input_tokens)));
+      }
+    }
+    co_return co_await fail(exchange, request_id, error_of(event));
   }
-  co_await fail(exchange, request_id, error_of(event));
 }
 
 asio::awaitable<void> Service::clear_cache(Exchange& exchange, const std::string& request_id) {
@@ -279,7 +298,7 @@ HttpResponse Service::ps() {
       {"pid", status.pid},
       {"context_tokens", status.info ? status.info->context_tokens : 0},
       {"parallel", pool_.sequences_max()},
-      {"requests_active", active_},
+      {"requests_active", requests_active()},
       {"requests_running", status.heartbeat.running},
       {"requests_waiting", status.heartbeat.waiting},
       {"memory_reserved_bytes", status.reserved.count()},
@@ -312,6 +331,16 @@ Headers Service::common_headers(const std::string& request_id) const {
           {"x-available-memory-gb", memory::available_memory_header(status)}};
 }
 
+Headers Service::headers_for(const HttpRequest& request, const std::string& request_id) const {
+  Headers headers = common_headers(request_id);
+  const std::string_view origin = request.header("origin");
+  if (!origin.empty() && is_listed_origin(origin, options_.access)) {
+    headers.emplace_back("access-control-allow-origin", origin);
+    headers.emplace_back("vary", "origin");
+  }
+  return headers;
+}
+
 HttpResponse Service::json(unsigned status, std::string body) const {
   HttpResponse response;
   response.status = status;
@@ -321,11 +350,8 @@ HttpResponse Service::json(unsigned status, std::string body) const {
 
 asio::awaitable<void> Service::reply(Exchange& exchange, const std::string& request_id,
                                      HttpResponse response) {
-  for (auto& header : common_headers(request_id)) response.headers.push_back(std::move(header));
-  const std::string_view origin = exchange.request().header("origin");
-  if (!origin.empty() && is_listed_origin(origin, options_.access)) {
-    response.headers.emplace_back("access-control-allow-origin", origin);
-    response.headers.emplace_back("vary", "origin");
+  for (auto& header : headers_for(exchange.request(), request_id)) {
+    response.headers.push_back(std::move(header));
   }
   co_await exchange.respond(std::move(response));
 }

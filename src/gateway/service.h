@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -16,6 +17,8 @@
 #include "model/pool.h"
 
 namespace pensieve::gateway {
+
+class MessageRelay;
 
 /// Everything between an HTTP request and the model.
 ///
@@ -36,7 +39,9 @@ class Service final : public RequestSink {
 
   /// From now on new messages are refused with 503; running ones go on.
   void begin_drain() { draining_ = true; }
-  std::uint32_t requests_active() const { return active_; }
+  /// Ends every running request with `error`, each in the way that its client understands.
+  void end_running(const api::ApiError& error);
+  std::uint32_t requests_active() const { return static_cast<std::uint32_t>(running_.size()); }
 
  private:
   boost::asio::awaitable<void> route(Exchange& exchange, const std::string& request_id);
@@ -53,6 +58,8 @@ class Service final : public RequestSink {
   std::optional<api::ApiError> refusal();
   std::expected<void, api::ApiError> check_model(std::string_view model) const;
   Headers common_headers(const std::string& request_id) const;
+  /// The same, and what lets a web page of a listed origin read the answer.
+  Headers headers_for(const HttpRequest& request, const std::string& request_id) const;
   HttpResponse json(unsigned status, std::string body) const;
   boost::asio::awaitable<void> fail(Exchange& exchange, const std::string& request_id,
                                     const api::ApiError& error);
@@ -65,7 +72,7 @@ class Service final : public RequestSink {
   const Options options_;
   std::function<void()> on_stop_;
   bool draining_ = false;
-  std::uint32_t active_ = 0;  // Requests in messages() now.
+  std::set<MessageRelay*> running_;  // Requests in messages() now.
 };
 
 /// The API's error for a model that cannot be had.

@@ -134,10 +134,10 @@ asio::awaitable<Pool::Loaded> Pool::load() {
   auto plan = co_await plan_that_fits();
   if (!plan) co_return std::unexpected(plan.error());
   const worker::Hello* hello = link_->hello();
-  if (hello == nullptr || hello->version != options_.version) {
+  if (hello == nullptr || hello->version != PENSIEVE_VERSION) {
     co_return std::unexpected(broken(fmt::format(
         "{} is version {}, not {}; install both programs together", options_.worker_program,
-        hello == nullptr ? "unknown" : hello->version, options_.version)));
+        hello == nullptr ? "unknown" : hello->version, PENSIEVE_VERSION)));
   }
   co_return co_await reserve_and_load(*plan);
 }

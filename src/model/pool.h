@@ -50,7 +50,6 @@ class Pool {
   struct Options {
     ModelFile model;
     std::string worker_program;
-    std::string version;               // That the worker program must have as well.
     std::uint32_t context_tokens = 0;  // 0: the largest sensible one that fits.
     std::uint32_t sequences_max = 4;
     std::uint32_t threads = 1;

@@ -52,8 +52,18 @@ int spawn_child(const std::string& program, std::vector<std::string> arguments, 
   ::posix_spawnattr_init(&attributes);
   // Where both are the same number, dup2 clears close-on-exec (POSIX.1-2024, glibc since 2.29).
   ::posix_spawn_file_actions_adddup2(&actions, socket, kWorkerSocketFd);
-  ::posix_spawnattr_setflags(
-      &attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  // Asio's sockets are not close-on-exec: a worker would keep the listening port open.
+#if defined(__APPLE__)
+  constexpr int kCloseOthers = POSIX_SPAWN_CLOEXEC_DEFAULT;
+  for (int fd = 0; fd < kWorkerSocketFd; ++fd) {
+    ::posix_spawn_file_actions_addinherit_np(&actions, fd);
+  }
+#else
+  constexpr int kCloseOthers = 0;
+  ::posix_spawn_file_actions_addclosefrom_np(&actions, kWorkerSocketFd + 1);
+#endif
+  ::posix_spawnattr_setflags(&attributes, kCloseOthers | POSIX_SPAWN_SETPGROUP |
+                                              POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   ::posix_spawnattr_setpgroup(&attributes, 0);
   sigset_t none;
   sigset_t all;

@@ -1,0 +1,35 @@
+"""./dev bench NAME: runs one benchmark; bench/README.md says what each measures."""
+
+import argparse
+import pathlib
+import signal
+import sys
+
+import check
+import serve
+from servers import ROOT
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release",
+                        help="folder with the programs (default: build/release)")
+    names = parser.add_subparsers(dest="name", required=True)
+    names.add_parser("check", parents=[shared], help="cost of the memory guard")
+    serving = names.add_parser("serve", parents=[shared], help="speed of the server")
+    serving.add_argument("--vs", choices=["llama-server"], help="run this server as well")
+    serving.add_argument("--runs", type=int, default=7, help="rounds of each measurement")
+    serving.add_argument("--only", choices=list(serve.MEASUREMENTS), action="append",
+                         help="only this measurement (may be repeated)")
+    serving.add_argument("--first", action="store_true",
+                         help="on a busy machine: run before all other programs (as root)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    # A supervisor's SIGTERM ends this program through its finally blocks: no server is left.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    chosen = arguments()
+    chosen.build = chosen.build.resolve()
+    sys.exit({"check": check.main, "serve": serve.main}[chosen.name](chosen))
