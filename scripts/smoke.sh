@@ -4,6 +4,6 @@ set -euo pipefail
 . "$(dirname "$0")/common.sh"
 cd "$root"
 
-scripts/build.sh release
+scripts/build.sh release pensieve pensieve-worker
 scripts/setup/models.sh >/dev/null
 exec "$python" scripts/smoke.py "$@"

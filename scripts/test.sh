@@ -23,7 +23,12 @@ passed=0 failed=0
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 
-scripts/setup/packages.sh test || exit 1
+give_up() {  # A run that cannot begin has failed, and says so in the same words.
+  printf '0 passed, 1 failed\n'
+  exit 1
+}
+scripts/setup/packages.sh test || give_up
+if [ "${stages[*]}" != unit ]; then scripts/setup/llama.sh >/dev/null || give_up; fi
 
 count() {  # count PASSED FAILED: adds a stage to the sum
   stage_passed=$1 stage_failed=$2
@@ -58,7 +63,7 @@ stage_release() {
 }
 
 stage_e2e() {
-  scripts/build.sh release || { count 0 1; return; }
+  scripts/build.sh release pensieve pensieve-worker || { count 0 1; return; }
   local venv clients
   if ! { scripts/setup/models.sh && scripts/setup/models.sh gemma; } >/dev/null ||
     ! venv=$(scripts/setup/venv.sh) || ! clients=$(scripts/setup/clients.sh); then
@@ -77,9 +82,13 @@ stage_e2e() {
 }
 
 stage_isolation() {
-  scripts/build.sh release || { count 0 1; return; }
+  scripts/build.sh release pensieve pensieve-worker || { count 0 1; return; }
   scripts/setup/models.sh >/dev/null || { count 0 1; return; }
-  if scripts/test-isolation.sh ${arguments[@]+"${arguments[@]}"}; then count 1 0; else count 0 1; fi
+  local output="$results/isolation"
+  scripts/test-isolation.sh ${arguments[@]+"${arguments[@]}"} 2>&1 | tee "$output"
+  count "$(grep -c '^ok ' "$output")" "$(grep -cE '^(FAIL|not ok) ' "$output")"
+  # An end before the script's own sum is a failure, whatever it had printed by then.
+  tail -1 "$output" | grep -q ' passed, ' || stage_failed=$((stage_failed + 1))
 }
 
 summary=()

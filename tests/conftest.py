@@ -40,7 +40,21 @@ def _note(request, server):
 
 
 @pytest.fixture
-def serve(request, tmp_path):
+def memory_group():
+    """Makes memory groups of the kernel: memory_group(limit_bytes). They are removed at the end."""
+    groups = []
+
+    def make(limit_bytes):
+        groups.append(memory_groups.MemoryGroup(f"pensieve-test-{len(groups)}", limit_bytes))
+        return groups[-1]
+
+    yield make
+    for group in reversed(groups):
+        group.remove()
+
+
+@pytest.fixture
+def serve(request, tmp_path, memory_group):  # In this order: groups go after their servers.
     """Starts servers of the test's own: serve(*arguments, env=..., group=...)."""
     servers = []
 
@@ -68,6 +82,22 @@ def serve_script(serve, tmp_path):
     return start
 
 
+@pytest.fixture
+def serve_short_of_memory(serve_script, memory_group):
+    """Starts servers at a level, truly short of memory: in a group of 256 MiB, half of it held.
+
+    serve_short_of_memory(level) returns the server; the hog ends with the group.
+    """
+    floors = {"Critical": (0.2, 0.19, 0.18, 0.01), "Emergency": (0.2, 0.19, 0.18, 0.17)}
+
+    def start(level, **more):
+        group = memory_group(256 << 20)
+        group.hog(128 << 20)
+        return serve_script(env=harness.floors(*floors[level]), group=group, **more)
+
+    return start
+
+
 @pytest.fixture(scope="module")
 def _shared_script(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scripted")
@@ -87,7 +117,8 @@ def scripted(_shared_script, request):
 @pytest.fixture(scope="session")
 def _shared_smollm2(tmp_path_factory):
     folder = tmp_path_factory.mktemp("smollm2")
-    server = harness.Server(folder, ["--model", harness.SMOLLM2, "--context", "8192"])
+    arguments = ["--model", harness.SMOLLM2, "--context", "8192", *harness.CALM]
+    server = harness.Server(folder, arguments)
     yield server
     server.stop()
 
@@ -97,20 +128,6 @@ def smollm2(_shared_smollm2, request):
     """A server on SmolLM2 that all tests share."""
     _note(request, _shared_smollm2)
     return _shared_smollm2
-
-
-@pytest.fixture
-def memory_group():
-    """Makes memory groups of the kernel: memory_group(limit_bytes). They are removed at the end."""
-    groups = []
-
-    def make(limit_bytes):
-        groups.append(memory_groups.MemoryGroup(f"pensieve-test-{len(groups)}", limit_bytes))
-        return groups[-1]
-
-    yield make
-    for group in reversed(groups):
-        group.remove()
 
 
 @pytest.fixture(scope="session")

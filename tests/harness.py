@@ -5,6 +5,7 @@ ended by its own process id, and its end is part of every test: exit code 0 and 
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
@@ -24,6 +25,9 @@ MODELS = CACHE / "pensieve" / "models"
 SMOLLM2 = "SmolLM2-135M-Instruct"  # As --model takes it.
 SMOLLM2_ID = "SmolLM2-135M-Instruct.Q4_1"  # As the API calls it.
 GEMMA = "gemma-3-270m-q4_k_m"
+# For servers on a real model. Two threads that wait for each other at every layer are very slow
+# where another program takes a core; one is nearly as fast, whatever else the machine does.
+CALM = ("--threads", "1")
 START_SECONDS = 60
 STOP_SECONDS = 20
 LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:(\d+))")
@@ -80,6 +84,12 @@ def write_script_model(folder, name="test", **keys):
     return path
 
 
+def die_with_the_tests():
+    """In a child before exec: a server must not outlive a test run that was killed."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Server:
     """One running `pensieve serve`; `arguments` go behind it, `env` over the clean environment."""
 
@@ -97,7 +107,7 @@ class Server:
         with open(self.stdout, "wb") as out, open(self.stderr, "wb") as err:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=home,
-                env=clean_environment(home, **(env or {})))
+                env=clean_environment(home, **(env or {})), preexec_fn=die_with_the_tests)
         self.url = wait_until(self._listening, START_SECONDS, "the line 'listening on'")
         self.port = int(self.url.rsplit(":", 1)[1])
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)

@@ -42,6 +42,7 @@ class MemoryGroup:
         if self.v2 and parent != V2_ROOT:
             # Version 2 has processes only in leaves: the new group stands beside our own.
             self.path = parent.parent / self.path.name
+        self.hogs = []
         self.path.mkdir()
         limit = self.path / ("memory.max" if self.v2 else "memory.limit_in_bytes")
         limit.write_text(str(limit_bytes))
@@ -59,16 +60,19 @@ class MemoryGroup:
         process = subprocess.Popen(
             self.command([sys.executable, "-c", HOG, str(held_bytes)]),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.hogs.append(process)
         assert process.stdout.readline() == b"holding\n", "the hog got no memory"
         return process
 
-    @staticmethod
-    def release(process):
+    def release(self, process):
+        self.hogs.remove(process)
         process.stdin.close()
         process.wait(20)
         process.stdout.close()
 
     def remove(self):
+        for process in list(self.hogs):
+            self.release(process)
         for pid in self.path.joinpath("cgroup.procs").read_text().split():
             os.kill(int(pid), signal.SIGKILL)
         procs = self.path / "cgroup.procs"

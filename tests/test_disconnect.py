@@ -5,11 +5,11 @@ import socket
 import time
 
 import pytest
-from harness import answer, streaming, until_text, wait_until
+from harness import answer, resident_bytes, streaming, until_text, wait_until
 
 # Longer than any of these tests may take, if nobody noticed the hang-up.
-LONG_PROMPT = "script: say done; " + "# " * 400
-SLOW_PREFILL = {"prefill_us_per_token": 100_000}
+LONG_PROMPT = "script: say done; " + "# " * 4000
+SLOW_PREFILL = {"prefill_us_per_token": 5_000}
 
 
 def free_within(server, seconds):
@@ -21,8 +21,8 @@ def free_within(server, seconds):
 def test_hanging_up_while_text_comes_frees_the_place(scripted):
     with streaming(scripted, "script: delay 20; endless x") as all_events:
         until_text(all_events, 3)
-        assert scripted.running_requests() == 1
-    assert free_within(scripted, 2) < 1
+        wait_until(lambda: scripted.running_requests() == 1, 5, "a running request")
+    assert free_within(scripted, 5) < 2
 
 
 def test_hanging_up_between_two_slow_tokens_frees_the_place(scripted):
@@ -62,13 +62,19 @@ def test_hanging_up_while_waiting_leaves_the_queue(serve_script):
     assert answer(server, "script: say free") == "free"
 
 
-def test_a_reader_that_never_reads_does_not_stop_the_others(scripted):
-    content = json.dumps({"model": "test", "max_tokens": 100_000, "stream": True, "messages": [
+def test_a_reader_that_never_reads_stops_neither_the_others_nor_grows_the_gateway(serve_script):
+    server = serve_script(model={"context_tokens": 400_000})
+    content = json.dumps({"model": "test", "max_tokens": 300_000, "stream": True, "messages": [
         {"role": "user", "content": "script: endless " + "x" * 60}]}).encode()
-    with socket.create_connection(("127.0.0.1", scripted.port)) as connection:
+    assert answer(server, "script: say warm") == "warm"
+    before = resident_bytes(server.pid)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
         connection.sendall(b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\n"
                            b"Content-Length: %d\r\n\r\n%s" % (len(content), content))
-        wait_until(lambda: scripted.running_requests() == 1, 10, "a running request")
-        for _ in range(5):
-            assert answer(scripted, "script: say other") == "other"
-    free_within(scripted, 10)
+        wait_until(lambda: server.running_requests() == 1, 10, "a running request")
+        for _ in range(20):
+            assert answer(server, "script: repeat 50 other").startswith("other")
+        assert resident_bytes(server.pid) - before < 16 << 20
+    free_within(server, 10)

@@ -2,7 +2,8 @@
 
 import random
 
-from harness import SMOLLM2, SMOLLM2_ID, resident_bytes, streaming, until_text, wait_until
+import pytest
+from harness import CALM, SMOLLM2, SMOLLM2_ID, resident_bytes, streaming, until_text, wait_until
 
 SEED = 20260729
 WARM_UP, REQUESTS = 20, 100
@@ -39,8 +40,9 @@ def one_request(server, random_source):
         assert server.http.post("/v1/messages", json=bad).status_code == 400
 
 
+@pytest.mark.timeout(400)
 def test_a_hundred_requests_grow_neither_gateway_nor_worker(serve, measured):
-    server = serve("--model", SMOLLM2, "--context", "2048")
+    server = serve("--model", SMOLLM2, "--context", "2048", *CALM)
     random_source = random.Random(SEED)
     for _ in range(WARM_UP):
         one_request(server, random_source)

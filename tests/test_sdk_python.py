@@ -2,7 +2,7 @@
 
 import anthropic
 import pytest
-from harness import SMOLLM2_ID, floors
+from harness import SMOLLM2_ID
 
 
 def client_of(server, **more):
@@ -84,8 +84,8 @@ def test_a_wrong_key_is_an_authentication_error(serve_script):
         client_of(server).messages.create(**{**HELLO, "model": "test"})
 
 
-def test_critical_memory_is_a_service_unavailable_error(serve_script):
-    server = serve_script(env=floors(900_000, 800_000, 700_000, 0.001))
+def test_critical_memory_is_a_service_unavailable_error(serve_short_of_memory):
+    server = serve_short_of_memory("Critical")
     with pytest.raises(anthropic.ServiceUnavailableError) as raised:
         client_of(server, max_retries=0).messages.create(**{**HELLO, "model": "test"})
     assert raised.value.response.headers["x-memory-status"] == "Critical"

@@ -32,6 +32,10 @@ RULES = [
      "wait for the event, not for time to pass"),
     ("unknown-as-zero", CPP, r"value_or\(0[uUlLzZ]*\)", set(), "unknown is not zero"),
     ("catch-all", CPP, r"catch \(\.\.\.\)", set(), "it swallows faults of ours"),
+    # g++ 12 destroys such temporaries twice: free() of a wild pointer, or worse.
+    ("co-await-conditional", CPP, r"co_await\b.*\(.* \? .* : ", set(), "name the value first"),
+    ("co-await-lambda", CPP, r"co_await\b[^;]*[(,] *\[[^\]]+\] *[({]", set(),
+     "name the capturing lambda first"),
     ("skip", CPP, word("GTEST~_SKIP|DISABLED~_"), set(), "a test runs or does not exist"),
     ("skip", {".py"}, word(r"pytest\.~(mark\.)?(skip|xfail)|unittest\.~skip"), set(),
      "a test runs or does not exist"),

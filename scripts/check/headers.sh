@@ -7,7 +7,10 @@ cd "$root"
 
 prefix=$(scripts/setup/llama.sh)
 flags=(-std=c++2b -fsyntax-only -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror -Isrc
-  -DBOOST_ASIO_NO_DEPRECATED -DBOOST_ASIO_SEPARATE_COMPILATION -DBOOST_BEAST_SEPARATE_COMPILATION)
+  -DBOOST_ASIO_NO_DEPRECATED -DBOOST_ASIO_SEPARATE_COMPILATION -DBOOST_BEAST_SEPARATE_COMPILATION
+  # Set per target by CMake; any text does here.
+  "-DPENSIEVE_VERSION=\"0\"" "-DPENSIEVE_WORKER_PROGRAM=\"worker\""
+  "-DPENSIEVE_TEST_WORKER=\"worker\"")
 for folder in include ggml/include common vendor src; do
   flags+=(-isystem "$prefix/source/$folder")
 done
@@ -18,7 +21,7 @@ one() {
   local header=$1
   shift
   printf '#include "%s"\n' "${header#src/}" | "${CXX:-g++}" "$@" -x c++ - ||
-    { echo "$header does not compile alone"; return 255; }
+    { echo "$header does not compile alone"; return 1; }
 }
 export -f one
 find src -name '*.h' -print0 |

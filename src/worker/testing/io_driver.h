@@ -12,6 +12,7 @@
 #include <boost/asio/io_context.hpp>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/testing/fake_clock.h"
 
 namespace pensieve::worker {
