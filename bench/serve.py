@@ -46,10 +46,15 @@ def fresh_text(words, seed):
 SEEDS = itertools.count(random.SystemRandom().randrange(1 << 30) * 100, 100)
 
 
-def decode(program, streams):
-    """Tokens per second while all streams run, the first token of each excluded."""
+def decode(program, streams, fresh=True):
+    """Tokens per second while all streams run, the first token of each excluded.
+
+    `fresh`: no conversation of before is kept (llama-server moves them out of the way itself).
+    """
     if isinstance(program, EngineAlone):
         return {"rate": program.tokens_per_second(f"decode {streams} {DECODE_TOKENS}")}
+    if fresh:
+        program.forget()
     running = Streams()
     started = []
     for story in STORIES[:streams]:
@@ -93,7 +98,7 @@ def decode_beside_kept(program, seed):
     if not isinstance(program, EngineAlone):
         for number in range(STREAMS_MAX):
             turn(program, seed + number)
-    return decode(program, 1)
+    return decode(program, 1, fresh=False)
 
 
 def gap(program, seed):

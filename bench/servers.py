@@ -53,6 +53,9 @@ class Program:
             time.sleep(0.05)
         return value
 
+    def forget(self):
+        """Drops kept conversations, where a program keeps them in the way of others."""
+
     def stop(self):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -69,6 +72,13 @@ class Pensieve(Program):
         super().__init__("pensieve", command, folder, env={**os.environ, **(env or {})})
         match = self.wait_for(lambda: LISTENING.search(self.output()), "'listening on'")
         self.port = int(match.group(1))
+
+    def forget(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("POST", "/v1/pensieve/clear-cache")
+            if connection.getresponse().status != 200:
+                raise SystemExit(f"pensieve does not clear its cache:\n{self.output()[-2000:]}")
 
 
 class LlamaServer(Program):

@@ -55,6 +55,7 @@ gateway::ServerOptions server_options(const config::Settings& settings, model::M
   options.service.access = {.api_key = settings.server.api_key,
                             .allowed_origins = settings.server.allowed_origins,
                             .loopback_only = config::is_loopback(settings.host)};
+  options.service.model_aliases = {settings.model};
   options.service.waiting_max = settings.server.queue_max;
   options.service.started_at =
       fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));

@@ -50,7 +50,7 @@ constexpr Key kKeys[] = {
      "Below this is Critical: new requests get 503, running ones go on."},
     {"memory.emergency_gb", "", [](Settings& s) -> Field { return &s.memory.emergency_gb; },
      kFloorLeastGb, kFloorMostGb, "GB of 2^30 bytes",
-     "Below this is Emergency: 503, running generations end, engines are dropped."},
+     "Below this is Emergency: 503; a worker drops its caches before it refuses."},
     {"memory.recovery_hold_ms", "", [](Settings& s) -> Field { return &s.memory.recovery_hold_ms; },
      1, 600'000, "milliseconds",
      "How long memory must stay better before the level follows; keeps admission from flapping."},

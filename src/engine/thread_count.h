@@ -93,10 +93,12 @@ class ThreadCount {
     double leave;
     double come;
   };
-  /// With two threads on two cores, decoding loses nine tenths of its speed while one is shared,
-  /// and an eighth without the second thread: worth it up to a sixth of the time. What others are
-  /// seen to use while they share is about half of what they would use alone.
-  static constexpr Share kDecodeShare{.leave = 0.25, .come = 0.15};
+  /// With two threads on two cores, decoding loses nine tenths of its speed while one is shared
+  /// with a program that computes, and an eighth without the second thread: worth it up to a
+  /// sixth of the time. What others are seen to use while they share is about half of what they
+  /// would use alone. The gateway and its clients are others, too, but what they do fits between
+  /// two steps.
+  static constexpr Share kDecodeShare{.leave = 0.3, .come = 0.2};
   /// A whole program on one of two cores is seen to use a half or two thirds of it.
   static constexpr Share kPromptShare{.leave = 0.45, .come = 0.35};
 

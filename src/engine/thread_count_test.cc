@@ -221,7 +221,7 @@ TEST(ThreadCountTest, AMaximumOfOneNeverChangesAndNeedsNoReading) {
 
 TEST(ThreadCountTest, PromptsGiveWayToWholeProgramsOnly) {
   Machine machine(2, 2);
-  machine.set_background(0.3);
+  machine.set_background(0.34);
   machine.run(seconds(10));
   EXPECT_EQ(machine.policy().threads(StepKind::kDecode), 1U);
   EXPECT_EQ(machine.policy().threads(StepKind::kPrompt), 2U);
@@ -267,10 +267,10 @@ TEST(ThreadCountTest, TheSharesThatMakeThreadsLeaveAndComeBackAreExact) {
   ThreadCount policy(2);
   TimePoint now;
   decode_after(policy, now, 2);
-  EXPECT_EQ(decode_after(policy, now, 1.76), 2U);
-  EXPECT_EQ(decode_after(policy, now, 1.74), 1U);
-  EXPECT_EQ(decode_after(policy, now, 1.84), 1U);
-  EXPECT_EQ(decode_after(policy, now, 1.86), 2U);
+  EXPECT_EQ(decode_after(policy, now, 1.71), 2U);
+  EXPECT_EQ(decode_after(policy, now, 1.69), 1U);
+  EXPECT_EQ(decode_after(policy, now, 1.79), 1U);
+  EXPECT_EQ(decode_after(policy, now, 1.81), 2U);
 }
 
 TEST(ThreadCountTest, WantsAReadingAtTheStartAfterAnIntervalOfStepsAndAfterAPause) {

@@ -1,5 +1,6 @@
 #include "gateway/service.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -157,6 +158,8 @@ void Service::end_running(const api::ApiError& error) {
 std::expected<void, api::ApiError> Service::check_model(std::string_view model) const {
   // Claude Code asks for several claude-* models; all of them are the one that is here.
   if (model == pool_.model().id || model.starts_with("claude-")) return {};
+  const auto& aliases = options_.model_aliases;
+  if (std::find(aliases.begin(), aliases.end(), model) != aliases.end()) return {};
   return std::unexpected(
       api::not_found(fmt::format("model: {} (this server has {})", model, pool_.model().id)));
 }

@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <boost/asio/awaitable.hpp>
 
@@ -27,8 +28,9 @@ class Service final : public RequestSink {
  public:
   struct Options {
     AccessRules access;
-    std::uint32_t waiting_max = 64;  // Requests beyond those that the model runs at once.
-    std::string started_at;          // RFC 3339; `created_at` of the models.
+    std::vector<std::string> model_aliases;  // Other names of the model: what the user typed.
+    std::uint32_t waiting_max = 64;          // Requests beyond those that the model runs at once.
+    std::string started_at;                  // RFC 3339; `created_at` of the models.
   };
 
   Service(model::Pool& pool, memory::Monitor& monitor, const Clock& clock, Options options,

@@ -32,6 +32,15 @@ TEST(Service, AnUnknownRouteIsNotFound) {
   EXPECT_EQ(without_ids(answer.body), error("not_found_error", "no route /v1/messages/batches"));
 }
 
+TEST(Service, TheNameThatTheUserTypedIsAsGoodAsTheModelsOwn) {
+  TestServer::Options options;
+  options.service.model_aliases = {"short"};
+  TestServer server(std::move(options));
+  EXPECT_EQ(server.answer(count("x", "short")).status, 200U);
+  EXPECT_EQ(server.answer(get("/v1/models/short")).status, 200U);
+  EXPECT_EQ(server.answer(count("x", "shor")).status, 404U);
+}
+
 TEST(Service, AKnownRouteWithAnotherMethodIsNotAllowed) {
   TestServer server;
   for (const std::string_view path : {"/v1/messages", "/v1/messages/count_tokens",

@@ -72,7 +72,7 @@ class Pool {
   /// Choice: agents need 32k (anthropic-wire.md §2); below 4k no conversation is useful.
   static constexpr std::uint32_t kContextTokensWanted = 32768;
   static constexpr std::uint32_t kContextTokensLeast = 4096;
-  static constexpr std::uint32_t kStepTokensMax = 256;
+  static constexpr std::uint32_t kStepTokensMax = 512;
 
   Pool(const boost::asio::any_io_executor& executor, const Clock& clock, memory::Monitor& monitor,
        memory::Ledger& ledger, Options options);

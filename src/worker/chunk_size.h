@@ -18,7 +18,7 @@ class ChunkSize {
   /// their speed at 64 tokens a step against 512 on two cores.
   static constexpr Duration kTargetAmongOthers = std::chrono::milliseconds(120);
   /// Choice: how long a cancel, a new request or a token of a request that joins may wait.
-  static constexpr Duration kTargetAlone = std::chrono::milliseconds(400);
+  static constexpr Duration kTargetAlone = std::chrono::milliseconds(750);
   static constexpr std::uint32_t kTokensMin = 16;
 
   explicit ChunkSize(std::uint32_t tokens_max) : tokens_max_(std::max(tokens_max, kTokensMin)) {}

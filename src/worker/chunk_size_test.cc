@@ -19,11 +19,11 @@ TEST(ChunkSizeTest, AimsAtTheGapThatOthersMaySeeAndAtMoreWhenAlone) {
   ChunkSize chunk(1000);
   chunk.observe(100, seconds(1));
   EXPECT_EQ(chunk.tokens(true), 16U) << "12 would meet the target, but 16 is the least";
-  EXPECT_EQ(chunk.tokens(false), 40U);
+  EXPECT_EQ(chunk.tokens(false), 72U);
   ChunkSize faster(1000);
   faster.observe(1000, seconds(1));
   EXPECT_EQ(faster.tokens(true), 120U);
-  EXPECT_EQ(faster.tokens(false), 400U);
+  EXPECT_EQ(faster.tokens(false), 744U);
 }
 
 TEST(ChunkSizeTest, NeverLeavesItsBounds) {
