@@ -221,7 +221,7 @@ TEST(ThreadCountTest, AMaximumOfOneNeverChangesAndNeedsNoReading) {
 
 TEST(ThreadCountTest, PromptsGiveWayToWholeProgramsOnly) {
   Machine machine(2, 2);
-  machine.set_background(0.34);
+  machine.set_background(0.31);
   machine.run(seconds(10));
   EXPECT_EQ(machine.policy().threads(StepKind::kDecode), 1U);
   EXPECT_EQ(machine.policy().threads(StepKind::kPrompt), 2U);
