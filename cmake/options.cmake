@@ -25,11 +25,17 @@ function(pensieve_library folder)
   target_link_libraries(pensieve_${folder} PUBLIC pensieve_options ${ARG_LINKS})
 endfunction()
 
+# Debian's spdlog is not built for ThreadSanitizer, which then sees races inside it.
+if(PENSIEVE_SANITIZE MATCHES thread)
+  set(pensieve_test_environment
+      ENVIRONMENT "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/tsan.supp")
+endif()
+
 # pensieve_test(folder SOURCES... LINKS...): one test program per folder.
 function(pensieve_test folder)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINKS" ${ARGN})
   add_executable(${folder}_test ${ARG_SOURCES})
   target_link_libraries(${folder}_test PRIVATE pensieve_${folder} ${ARG_LINKS} GTest::gtest_main)
   gtest_discover_tests(${folder}_test TEST_PREFIX ${folder}. DISCOVERY_TIMEOUT 60
-                       PROPERTIES TIMEOUT 120)
+                       PROPERTIES TIMEOUT 120 ${pensieve_test_environment})
 endfunction()
