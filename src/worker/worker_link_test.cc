@@ -137,8 +137,8 @@ TEST_F(WorkerLinkTest, KillFromOutsideIsToldOnceToEachOpenCallAndThenToTheOwner)
   start_loaded();
   const auto ended = generate("script: say done");
   EXPECT_EQ(closing_frame(*ended).type, FrameType::kDone);
-  const auto first = generate("script: endless a");
-  const auto second = generate("script: endless b");
+  const auto first = generate("script: delay 5; endless a");
+  const auto second = generate("script: delay 5; endless b");
   EXPECT_EQ(next_frame(*second).type, FrameType::kAccepted);
   ASSERT_EQ(::kill(link_->pid(), SIGKILL), 0);
   EXPECT_EQ(gone_of(*first), WorkerEnd::kKilled);
@@ -175,7 +175,7 @@ TEST_F(WorkerLinkTest, AFailedAllocationIsOutOfMemory) {
 
 TEST_F(WorkerLinkTest, AKillForMemoryIsNamedSo) {
   start_loaded();
-  const auto call = generate("script: endless a");
+  const auto call = generate("script: delay 5; endless a");
   link_->kill(WorkerEnd::kKilledForMemory);
   EXPECT_EQ(gone_of(*call), WorkerEnd::kKilledForMemory);
   EXPECT_EQ(end(), WorkerEnd::kKilledForMemory);
@@ -269,7 +269,7 @@ TEST_F(WorkerLinkTest, AWorkerThatIsUsedWronglyEndsByItself) {
 
 TEST_F(WorkerLinkTest, ACallThatIsDroppedIsCancelledInTheWorker) {
   start_loaded();
-  auto call = generate("script: endless a");
+  auto call = generate("script: delay 5; endless a");
   while (next_frame(*call).type != FrameType::kText) {
   }
   ASSERT_TRUE(io_.run_until([&] { return link_->last_heartbeat().running == 1; }));
