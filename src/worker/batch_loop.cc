@@ -181,7 +181,7 @@ BatchLoop::Sequence* BatchLoop::free_sequence() {
   return found;
 }
 
-bool BatchLoop::start(std::unique_ptr<Running> running) {
+void BatchLoop::start(std::unique_ptr<Running> running) {
   Sequence* best = nullptr;
   std::uint32_t common = 0;
   // The last token is always processed: its logits give the first new token.
@@ -211,7 +211,7 @@ bool BatchLoop::start(std::unique_ptr<Running> running) {
   if (!ready) {
     events_.failed(id, {ready.error().code, ready.error().message});
     after_request(id);
-    return false;
+    return;
   }
   if (!running->announced) {
     running->announced = true;
@@ -219,7 +219,6 @@ bool BatchLoop::start(std::unique_ptr<Running> running) {
     events_.started(id, {kept});
   }
   target->running = std::move(running);
-  return true;
 }
 
 std::uint32_t BatchLoop::place_prefix(Sequence& target, Sequence* best, std::uint32_t common) {

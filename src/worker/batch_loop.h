@@ -139,7 +139,7 @@ class BatchLoop {
   void apply_cancel(std::uint32_t id);
   void accept(Job job);
   void start_waiting();
-  bool start(std::unique_ptr<Running> running);
+  void start(std::unique_ptr<Running> running);
   Sequence* free_sequence();
   std::uint32_t place_prefix(Sequence& target, Sequence* best, std::uint32_t common);
 
