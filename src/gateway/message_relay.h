@@ -13,8 +13,8 @@
 #include "base/clock.h"
 #include "gateway/exchange.h"
 #include "model/pool.h"
+#include "worker/link.h"
 #include "worker/messages.h"
-#include "worker/worker_link.h"
 
 namespace pensieve::gateway {
 

@@ -122,7 +122,7 @@ asio::awaitable<void> Pool::end_failed_worker() {
 
 asio::awaitable<Pool::Loaded> Pool::load() {
   const std::uint64_t generation = ++generation_;
-  auto link = worker::WorkerLink::start(
+  auto link = options_.start_worker(
       executor_, clock_,
       {.program = options_.worker_program,
        .args = worker_args(),

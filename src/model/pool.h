@@ -19,6 +19,7 @@
 #include "memory/ledger.h"
 #include "memory/monitor.h"
 #include "model/catalogue.h"
+#include "worker/link.h"
 #include "worker/worker_link.h"
 
 namespace pensieve::model {
@@ -56,6 +57,8 @@ class Pool {
     memory::Floors floors;
     Duration hang_after = std::chrono::seconds(60);
     bool debug_log = false;
+    /// Starts workers; a simulation puts its own here.
+    worker::LinkFactory start_worker = worker::WorkerLink::start;
   };
 
   struct Status {
@@ -78,7 +81,7 @@ class Pool {
        memory::Ledger& ledger, Options options);
   ~Pool();
 
-  using Acquired = std::expected<std::shared_ptr<worker::WorkerLink>, LoadFailure>;
+  using Acquired = std::expected<std::shared_ptr<worker::Link>, LoadFailure>;
 
   /// A worker with the model loaded; loads it first where there is none. Requests that come
   /// meanwhile wait for the same load.
@@ -119,7 +122,7 @@ class Pool {
   const Options options_;
 
   State state_ = State::kUnloaded;
-  std::shared_ptr<worker::WorkerLink> link_;
+  std::shared_ptr<worker::Link> link_;
   std::uint64_t generation_ = 0;  // Which worker; an old one's end must not touch a new one.
   std::optional<memory::Reservation> reservation_;
   std::optional<engine::ModelInfo> info_;

@@ -59,7 +59,7 @@ class PoolTest : public testing::Test {
   }
 
   Pool::Acquired acquire() { return io_.wait_for(pool_->acquire()); }
-  std::shared_ptr<worker::WorkerLink> worker() {
+  std::shared_ptr<worker::Link> worker() {
     Pool::Acquired acquired = acquire();
     EXPECT_TRUE(acquired) << acquired.error().message;
     return acquired ? *acquired : nullptr;

@@ -98,7 +98,7 @@ class WorkerLinkTest : public testing::Test {
 
   TempFolder folder_;
   IoDriver io_;
-  std::shared_ptr<WorkerLink> link_;
+  std::shared_ptr<Link> link_;
   std::vector<WorkerGone> ends_;
   std::string text_;
 };
@@ -196,6 +196,39 @@ TEST_F(WorkerLinkTest, AFrameThatOnlyTheGatewayMaySendIsAProtocolError) {
 TEST_F(WorkerLinkTest, AHeartbeatThatIsNoneIsAProtocolError) {
   start(stand_in(sends_frame(FrameType::kHeartbeat, 0, "{}") + kStaysDeaf));
   EXPECT_EQ(end(), WorkerEnd::kProtocolError);
+}
+
+TEST_F(WorkerLinkTest, AFrameAboutTheWorkerGoesToTheOwner) {
+  WorkerLink::Options options = stand_in(sends_frame(FrameType::kLoadProgress, 0, "0.5") +
+                                         sends_frame(FrameType::kText, 7, "of no call") +
+                                         sends_frame(FrameType::kText, 0, "bad") + kStaysDeaf);
+  std::vector<std::string> payloads;
+  options.on_frame = [&](const Frame& frame) -> Result<void> {
+    payloads.push_back(frame.payload);
+    if (frame.payload == "bad") return fail(Code::kInvalidArgument, "makes no sense");
+    return {};
+  };
+  start(options);
+  EXPECT_EQ(end(), WorkerEnd::kProtocolError) << "the owner did not understand the second one";
+  EXPECT_EQ(payloads, (std::vector<std::string>{"0.5", "bad"}));
+}
+
+TEST_F(WorkerLinkTest, AFrameAboutTheWorkerReachesIt) {
+  // The owner hears of the frame, because the worker answers when all 20 bytes are there.
+  WorkerLink::Options options =
+      stand_in("head -c 20 <&3 >/dev/null; " + sends_frame(FrameType::kLoadProgress, 0, "got it") +
+               kStaysDeaf);
+  std::string answer;
+  options.on_frame = [&](const Frame& frame) -> Result<void> {
+    answer = frame.payload;
+    return {};
+  };
+  start(options);
+  EXPECT_TRUE(link_->send(FrameType::kClearCache, "1234"));
+  EXPECT_TRUE(io_.run_until([&] { return answer == "got it"; }));
+  link_->kill(WorkerEnd::kKilled);
+  EXPECT_EQ(end(), WorkerEnd::kKilled);
+  EXPECT_EQ(link_->send(FrameType::kClearCache, "").error().code, Code::kUnavailable);
 }
 
 TEST_F(WorkerLinkTest, AFrameThatIsTooLongIsAProtocolErrorBeforeItsPayload) {
