@@ -17,3 +17,11 @@ target_link_libraries(pensieve_boost PUBLIC Threads::Threads)
 if(PENSIEVE_SANITIZE)
   target_compile_options(pensieve_boost PUBLIC -fsanitize=${PENSIEVE_SANITIZE})
 endif()
+
+# Metric families and their text format only: its own package file would also ask for the libraries
+# of an HTTP server and a client that are not used here.
+find_path(PROMETHEUS_INCLUDE_DIR prometheus/text_serializer.h REQUIRED)
+find_library(PROMETHEUS_CORE_LIBRARY prometheus-cpp-core REQUIRED)
+add_library(pensieve_prometheus INTERFACE)
+target_include_directories(pensieve_prometheus SYSTEM INTERFACE ${PROMETHEUS_INCLUDE_DIR})
+target_link_libraries(pensieve_prometheus INTERFACE ${PROMETHEUS_CORE_LIBRARY})

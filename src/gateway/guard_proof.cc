@@ -89,7 +89,7 @@ class Bench {
   explicit Bench(const memory::Floors& floors)
       : monitor_(source_, clock_, {.floors = floors}),
         pool_(io_.get_executor(), clock_, monitor_, ledger_, {}),
-        service_(pool_, monitor_, clock_, {}, [] {}),
+        service_(pool_, monitor_, ledger_, clock_, {}, [] {}),
         acceptor_(io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0)) {}
 
   GuardProof prove(const Case& wanted) {

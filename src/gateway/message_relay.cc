@@ -78,17 +78,22 @@ api::ApiError error_of(const worker::WorkerGone& gone) {
 }  // namespace
 
 MessageRelay::MessageRelay(Exchange& exchange, model::Pool& pool, const Clock& clock,
-                           const api::MessagesRequest& request, std::string request_id,
-                           Headers headers)
+                           Traffic& traffic, const api::MessagesRequest& request,
+                           std::string request_id, Headers headers)
     : exchange_(exchange),
       pool_(pool),
       clock_(clock),
+      traffic_(traffic),
       request_(request),
       request_id_(std::move(request_id)),
       message_id_(api::new_id("msg_")),
       headers_(std::move(headers)),
       began_at_(clock.now()),
       next_ping_(clock.now() + kPingEvery) {}
+
+MessageRelay::~MessageRelay() {
+  ++traffic_.messages[end_];
+}
 
 asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
   const std::string payload =
@@ -181,6 +186,8 @@ asio::awaitable<bool> MessageRelay::take(Frame frame) {
     case FrameType::kStarted:
       if (const auto event = worker::decode_started(frame.payload)) {
         cached_tokens_ = event->cached_tokens;
+        traffic_.input_tokens += input_tokens_;
+        traffic_.cached_tokens += cached_tokens_;
         co_return co_await begin_stream();
       }
       break;
@@ -200,6 +207,7 @@ asio::awaitable<bool> MessageRelay::take(Frame frame) {
       break;
     case FrameType::kRefused:
       if (const auto event = worker::decode_refused(frame.payload)) {
+        ++traffic_.refusals[event->level];
         co_await end_with_error(error_of(*event));
         co_return false;
       }
@@ -218,6 +226,7 @@ asio::awaitable<bool> MessageRelay::begin_stream() {
   headers.emplace_back("content-type", "text/event-stream; charset=utf-8");
   headers.emplace_back("cache-control", "no-cache");
   stream_begun_ = true;
+  ++traffic_.responses[200];
   const bool begun = co_await exchange_.begin_stream(std::move(headers));
   if (!begun) co_return false;
   const std::string opening =
@@ -263,13 +272,16 @@ asio::awaitable<bool> MessageRelay::heartbeat() {
 
 asio::awaitable<void> MessageRelay::done(const worker::Done& event) {
   log_end(event);
+  traffic_.output_tokens += event.output_tokens;
   const api::Stop stop{reason_of(event.cause), event.stop_sequence};
   const api::Usage total = usage(event.output_tokens);
   if (!request_.stream) {
     HttpResponse response;
     response.headers = headers_;
     response.body = api::message_body(message_id_, request_.model, answer_, stop, total);
+    ++traffic_.responses[response.status];
     co_await exchange_.respond(std::move(response));
+    if (!exchange_.client_gone()) end_ = MessageEnd::kComplete;
     co_return;
   }
   std::string events;
@@ -277,7 +289,9 @@ asio::awaitable<void> MessageRelay::done(const worker::Done& event) {
   events += api::message_delta_event(stop, total);
   events += api::message_stop_event();
   const bool written = co_await exchange_.write(events);
-  if (written) co_await exchange_.end_stream();
+  if (!written) co_return;
+  end_ = MessageEnd::kComplete;
+  co_await exchange_.end_stream();
 }
 
 /// Once the stream has begun the error goes out as its last event; before, the caller answers.
@@ -285,10 +299,13 @@ asio::awaitable<void> MessageRelay::end_with_error(api::ApiError error) {
   log::warning("{}: {}", request_id_, error.message);
   if (!stream_begun_) {
     unsent_error_ = std::move(error);
+    end_ = MessageEnd::kErrorStatus;
     co_return;
   }
   const bool written = co_await exchange_.write(api::error_event(error, request_id_));
-  if (written) co_await exchange_.end_stream();
+  if (!written) co_return;
+  end_ = MessageEnd::kErrorEvent;
+  co_await exchange_.end_stream();
 }
 
 api::Usage MessageRelay::usage(std::uint32_t output_tokens) const {

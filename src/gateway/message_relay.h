@@ -12,6 +12,7 @@
 #include "api/response.h"
 #include "base/clock.h"
 #include "gateway/exchange.h"
+#include "gateway/traffic.h"
 #include "model/pool.h"
 #include "worker/link.h"
 #include "worker/messages.h"
@@ -29,8 +30,12 @@ class MessageRelay {
   /// Bytes of an answer that is not streamed; a longer one ends with an error.
   static constexpr std::size_t kAnswerBytesMax = 16U << 20;
 
-  MessageRelay(Exchange& exchange, model::Pool& pool, const Clock& clock,
+  MessageRelay(Exchange& exchange, model::Pool& pool, const Clock& clock, Traffic& traffic,
                const api::MessagesRequest& request, std::string request_id, Headers headers);
+  /// Counts the request's end.
+  ~MessageRelay();
+  MessageRelay(const MessageRelay&) = delete;
+  MessageRelay& operator=(const MessageRelay&) = delete;
 
   /// Ends the request with `error` as soon as it can: at its next event, or when its model is
   /// there.
@@ -56,6 +61,7 @@ class MessageRelay {
   Exchange& exchange_;
   model::Pool& pool_;
   const Clock& clock_;
+  Traffic& traffic_;
   const api::MessagesRequest& request_;
   const std::string request_id_;
   const std::string message_id_;
@@ -74,6 +80,7 @@ class MessageRelay {
   worker::Call* call_ = nullptr;  // While relay() runs.
   std::optional<api::ApiError> early_end_;
   std::optional<api::ApiError> unsent_error_;
+  MessageEnd end_ = MessageEnd::kClientGone;  // Until another is known.
 };
 
 }  // namespace pensieve::gateway

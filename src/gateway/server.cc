@@ -50,7 +50,7 @@ class Server {
         io_(1),
         monitor_(source, clock, options.monitor),
         pool_(io_.get_executor(), clock, monitor_, ledger_, options.pool),
-        service_(pool_, monitor_, clock, options.service,
+        service_(pool_, monitor_, ledger_, clock, options.service,
                  [this] { begin_drain("a stop request"); }),
         acceptor_(io_),
         signals_(io_),

@@ -69,13 +69,14 @@ api::ApiError error_for(const model::LoadFailure& failure) {
   return api::unavailable_for_good(failure.message);
 }
 
-Service::Service(model::Pool& pool, memory::Monitor& monitor, const Clock& clock, Options options,
-                 std::function<void()> on_stop)
+Service::Service(model::Pool& pool, memory::Monitor& monitor, memory::Ledger& ledger,
+                 const Clock& clock, Options options, std::function<void()> on_stop)
     : pool_(pool),
       monitor_(monitor),
       clock_(clock),
       options_(std::move(options)),
-      on_stop_(std::move(on_stop)) {}
+      on_stop_(std::move(on_stop)),
+      pages_(pool, monitor, ledger, traffic_) {}
 
 asio::awaitable<void> Service::serve(Exchange& exchange) {
   const std::string request_id = api::new_id("req_");
@@ -100,9 +101,10 @@ asio::awaitable<void> Service::route(Exchange& exchange, const std::string& requ
     co_await reply(exchange, request_id, std::move(response));
     co_return;
   }
-  if (path == "/" && reads) co_return co_await reply(exchange, request_id, front_page());
-  if (path == "/health" && reads) co_return co_await reply(exchange, request_id, health());
-  if (path == "/v1/pensieve/ps" && reads) co_return co_await reply(exchange, request_id, ps());
+  if (StatusPages::has(path) && reads) {
+    auto page = pages_.page(path, {draining_, requests_active()});
+    co_return co_await reply(exchange, request_id, std::move(*page));
+  }
   if ((path == "/v1/models" || path.starts_with("/v1/models/")) && reads) {
     co_return co_await reply(exchange, request_id, models(request, request_id));
   }
@@ -111,8 +113,8 @@ asio::awaitable<void> Service::route(Exchange& exchange, const std::string& requ
   if (posts_only && method == "POST") {
     co_return co_await route_model_work(exchange, request_id);
   }
-  const bool known = posts_only || path == "/" || path == "/health" || path == "/v1/pensieve/ps" ||
-                     path == "/v1/models" || path.starts_with("/v1/models/");
+  const bool known = posts_only || StatusPages::has(path) || path == "/v1/models" ||
+                     path.starts_with("/v1/models/");
   if (known) {
     const std::string allowed = posts_only ? "POST" : "GET, HEAD";
     const api::ApiError error =
@@ -139,6 +141,7 @@ std::optional<api::ApiError> Service::refusal() {
   const memory::Monitor::Status status = monitor_.check();
   const memory::Admission admission = memory::decide(status);
   if (const auto* refuse = std::get_if<memory::Refuse>(&admission)) {
+    ++traffic_.refusals[refuse->level];
     log::warning("refused: {} (limited by {})", refuse->reason,
                  status.limited_by.empty() ? status.last_failure : status.limited_by);
     return api::overloaded(refuse->reason, static_cast<unsigned>(refuse->retry_after.count()));
@@ -178,7 +181,7 @@ asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& r
             fmt::format("{} requests are being answered or waiting already", requests_active()),
             5));
   }
-  MessageRelay relay(exchange, pool_, clock_, *request, request_id,
+  MessageRelay relay(exchange, pool_, clock_, traffic_, *request, request_id,
                      headers_for(exchange.request(), request_id));
   const Listed listed(running_, relay);
   const std::optional<api::ApiError> error = co_await relay.run();
@@ -270,62 +273,6 @@ HttpResponse Service::models(const HttpRequest& request, const std::string& requ
   return json(200, api::model_body(model));
 }
 
-HttpResponse Service::health() {
-  const memory::Monitor::Status status = monitor_.check();
-  const bool accepting =
-      !draining_ && std::holds_alternative<memory::Admit>(memory::decide(status));
-  json::object memory{{"status", memory::memory_status_header(status)},
-                      {"available_gb", memory::available_memory_header(status)},
-                      {"accepting_requests", accepting}};
-  if (!status.limited_by.empty()) memory["limited_by"] = status.limited_by;
-  if (status.total) memory["total_gb"] = memory::gb_text(*status.total);
-  if (!status.last_failure.empty()) memory["reading_failed"] = status.last_failure;
-  const json::object body{
-      {"status", accepting   ? "healthy"
-                 : draining_ ? "draining"
-                             : "degraded"},
-      {"service", "pensieve-anthropic-proxy"},
-      {"memory", std::move(memory)},
-      {"model", {{"id", pool_.model().id}, {"state", model::name(pool_.status().state)}}}};
-  return json(200, json::serialize(body));
-}
-
-HttpResponse Service::ps() {
-  const model::Pool::Status status = pool_.status();
-  json::object ends;
-  for (const auto& [end, count] : status.ends) ends[worker::name(end)] = count;
-  json::object model{
-      {"id", pool_.model().id},
-      {"engine", pool_.model().engine},
-      {"state", model::name(status.state)},
-      {"pid", status.pid},
-      {"context_tokens", status.info ? status.info->context_tokens : 0},
-      {"parallel", pool_.sequences_max()},
-      {"requests_active", requests_active()},
-      {"requests_running", status.heartbeat.running},
-      {"requests_waiting", status.heartbeat.waiting},
-      {"memory_reserved_bytes", status.reserved.count()},
-      {"memory_resident_bytes", status.heartbeat.resident.count()},
-      {"memory_anonymous_bytes", status.heartbeat.anonymous.count()},
-      {"kv_tokens_cached", status.heartbeat.cached_tokens},
-      {"uptime_seconds", std::chrono::duration_cast<std::chrono::seconds>(status.uptime).count()},
-      {"worker_ends", std::move(ends)}};
-  return json(200, json::serialize(json::object{{"models", json::array{std::move(model)}}}));
-}
-
-HttpResponse Service::front_page() {
-  const memory::Monitor::Status status = monitor_.check();
-  HttpResponse response;
-  response.content_type = "text/plain; charset=utf-8";
-  response.body = fmt::format(
-      "Pensieve serves {} through the Anthropic Messages API.\n"
-      "Memory: {} ({}GB available)\n\n"
-      "POST /v1/messages  POST /v1/messages/count_tokens  GET /v1/models  GET /health\n",
-      pool_.model().id, memory::memory_status_header(status),
-      memory::available_memory_header(status));
-  return response;
-}
-
 Headers Service::common_headers(const std::string& request_id) const {
   // The last reading is good enough here; requests that need a fresh one have just taken it.
   const memory::Monitor::Status status = monitor_.status();
@@ -356,6 +303,7 @@ asio::awaitable<void> Service::reply(Exchange& exchange, const std::string& requ
   for (auto& header : headers_for(exchange.request(), request_id)) {
     response.headers.push_back(std::move(header));
   }
+  ++traffic_.responses[response.status];
   co_await exchange.respond(std::move(response));
 }
 
@@ -378,6 +326,7 @@ HttpResponse Service::protocol_error(unsigned status, std::string message) {
                     : api::invalid_request("not a proper HTTP request: " + message);
   HttpResponse response = json(status, api::error_body(error, request_id));
   response.headers = common_headers(request_id);
+  ++traffic_.responses[status];
   return response;
 }
 

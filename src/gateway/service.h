@@ -14,6 +14,9 @@
 #include "base/clock.h"
 #include "gateway/access.h"
 #include "gateway/exchange.h"
+#include "gateway/status_pages.h"
+#include "gateway/traffic.h"
+#include "memory/ledger.h"
 #include "memory/monitor.h"
 #include "model/pool.h"
 
@@ -33,8 +36,8 @@ class Service final : public RequestSink {
     std::string started_at;                  // RFC 3339; `created_at` of the models.
   };
 
-  Service(model::Pool& pool, memory::Monitor& monitor, const Clock& clock, Options options,
-          std::function<void()> on_stop);
+  Service(model::Pool& pool, memory::Monitor& monitor, memory::Ledger& ledger, const Clock& clock,
+          Options options, std::function<void()> on_stop);
 
   boost::asio::awaitable<void> serve(Exchange& exchange) override;
   HttpResponse protocol_error(unsigned status, std::string message) override;
@@ -52,9 +55,6 @@ class Service final : public RequestSink {
   boost::asio::awaitable<void> count_tokens(Exchange& exchange, const std::string& request_id);
   boost::asio::awaitable<void> clear_cache(Exchange& exchange, const std::string& request_id);
   HttpResponse models(const HttpRequest& request, const std::string& request_id);
-  HttpResponse health();
-  HttpResponse ps();
-  HttpResponse front_page();
 
   /// Empty where a new request may start; also counts and logs what it refuses.
   std::optional<api::ApiError> refusal();
@@ -73,6 +73,8 @@ class Service final : public RequestSink {
   const Clock& clock_;
   const Options options_;
   std::function<void()> on_stop_;
+  Traffic traffic_;
+  StatusPages pages_;
   bool draining_ = false;
   std::set<MessageRelay*> running_;  // Requests in messages() now.
 };

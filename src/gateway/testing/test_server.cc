@@ -62,7 +62,7 @@ TestServer::TestServer(Options options)
       monitor_(memory, clock, options_.monitor),
       pool_(io_.get_executor(), clock, monitor_, ledger_,
             with_model(options_.pool, folder_.model(options_.model_lines))),
-      service_(pool_, monitor_, clock, options_.service, [this] { stop_asked_ = true; }),
+      service_(pool_, monitor_, ledger_, clock, options_.service, [this] { stop_asked_ = true; }),
       acceptor_(io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0)) {
   memory.set_available(8_GiB);
   monitor_.sample();

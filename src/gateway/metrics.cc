@@ -1,0 +1,141 @@
+#include "gateway/metrics.h"
+
+#include <array>
+#include <chrono>
+#include <map>
+#include <string>
+
+namespace pensieve::gateway {
+namespace {
+
+using memory::Level;
+constexpr std::array kLevels{Level::kSafe, Level::kCaution, Level::kWarning, Level::kCritical,
+                             Level::kEmergency};
+constexpr std::array kStates{model::State::kUnloaded, model::State::kLoading, model::State::kReady};
+
+double number(Bytes bytes) {
+  return static_cast<double>(bytes.count());
+}
+
+double number(std::uint64_t count) {
+  return static_cast<double>(count);
+}
+
+/// A counter that was never raised is zero: that is known.
+template <class Key>
+double counted(const std::map<Key, std::uint64_t>& counts, Key key) {
+  const auto found = counts.find(key);
+  return found == counts.end() ? 0.0 : number(found->second);
+}
+
+}  // namespace
+
+void add_build(MetricPage& page) {
+  page.gauge("pensieve_build_info", "constant", "Always 1; the label says which version runs.",
+             {"version"});
+  page.sample(1, {PENSIEVE_VERSION});
+}
+
+void add_memory(MetricPage& page, const memory::Monitor::Status& status) {
+  page.gauge("pensieve_memory_available_bytes", "bytes",
+             "Memory that could be taken without swapping; no sample where it cannot be read.");
+  if (status.available) page.sample(number(*status.available));
+  page.gauge("pensieve_memory_total_bytes", "bytes",
+             "Memory of what limits the available memory: the machine, or a memory group.");
+  if (status.total) page.sample(number(*status.total));
+  page.gauge("pensieve_memory_level", "flag",
+             "1 for the level that counts now, 0 for the others; unknown counts as Critical.",
+             {"level"});
+  for (const Level level : kLevels) {
+    page.sample(level == status.level ? 1 : 0, {std::string(memory::name(level))});
+  }
+  page.gauge("pensieve_memory_recovering", "flag",
+             "1 while the last reading is better than the level, which holds on for a while.");
+  page.sample(status.recovering ? 1 : 0);
+  page.counter("pensieve_memory_failed_reads_total", "readings",
+               "Readings of the available memory that failed.");
+  page.sample(number(status.failed_reads));
+}
+
+void add_ledger(MetricPage& page, const memory::Ledger& ledger) {
+  page.gauge("pensieve_ledger_promised_bytes", "bytes", "Memory promised to all holders.");
+  page.sample(number(ledger.promised()));
+  page.gauge("pensieve_ledger_outstanding_bytes", "bytes",
+             "Promised memory that is not resident yet, so the available memory still shows it.");
+  page.sample(number(ledger.outstanding()));
+}
+
+void add_model(MetricPage& page, std::string_view model, const model::Pool::Status& status) {
+  const std::string id(model);
+  const bool ready = status.state == model::State::kReady;
+  const auto of_worker = [&](double value) {
+    if (ready) page.sample(value, {id});
+  };
+  page.gauge("pensieve_model_state", "flag", "1 for the state that the model is in.",
+             {"model", "state"});
+  for (const model::State state : kStates) {
+    page.sample(state == status.state ? 1 : 0, {id, std::string(model::name(state))});
+  }
+  page.gauge("pensieve_model_context_tokens", "tokens", "The window that clients may use.",
+             {"model"});
+  if (status.info) page.sample(status.info->context_tokens, {id});
+  page.gauge("pensieve_worker_reserved_bytes", "bytes", "Memory promised to the model's worker.",
+             {"model"});
+  page.sample(number(status.reserved), {id});
+  page.gauge("pensieve_worker_resident_bytes", "bytes",
+             "Resident memory of the worker, mapped weights included.", {"model"});
+  of_worker(number(status.heartbeat.resident));
+  page.gauge("pensieve_worker_anonymous_bytes", "bytes",
+             "Resident memory of the worker that no file backs.", {"model"});
+  of_worker(number(status.heartbeat.anonymous));
+  page.gauge("pensieve_worker_running_requests", "requests", "Requests that hold a sequence.",
+             {"model"});
+  of_worker(status.heartbeat.running);
+  page.gauge("pensieve_worker_waiting_requests", "requests",
+             "Requests that wait for a sequence in the worker.", {"model"});
+  of_worker(status.heartbeat.waiting);
+  page.gauge("pensieve_worker_uptime_seconds", "seconds", "Since the worker was ready.", {"model"});
+  of_worker(std::chrono::duration<double>(status.uptime).count());
+  page.gauge("pensieve_kv_used_cells", "cells", "KV cells that hold a token, over all sequences.",
+             {"model"});
+  of_worker(status.heartbeat.cached_tokens);
+  page.counter("pensieve_worker_ends_total", "workers", "Workers that ended, by how.",
+               {"model", "end"});
+  for (auto end = worker::WorkerEnd::kClean; end <= worker::WorkerEnd::kProtocolError;
+       end = static_cast<worker::WorkerEnd>(static_cast<std::uint8_t>(end) + 1)) {
+    page.sample(counted(status.ends, end), {id, std::string(worker::name(end))});
+  }
+}
+
+void add_traffic(MetricPage& page, const Traffic& traffic, std::uint32_t requests_active) {
+  page.gauge("pensieve_active_requests", "requests",
+             "Messages requests that are being answered or wait.");
+  page.sample(requests_active);
+  page.counter("pensieve_responses_total", "responses",
+               "HTTP answers by status; a stream counts with the 200 that it begins with.",
+               {"status"});
+  for (const auto& [status, count] : traffic.responses) {
+    page.sample(number(count), {std::to_string(status)});
+  }
+  page.counter("pensieve_messages_total", "requests",
+               "Messages requests that passed admission, by how they ended.", {"end"});
+  for (const MessageEnd end : kMessageEnds) {
+    page.sample(counted(traffic.messages, end), {std::string(name(end))});
+  }
+  page.counter("pensieve_refusals_total", "requests",
+               "Requests refused for lack of memory, by the level at that moment.", {"level"});
+  for (const Level level : kLevels) {
+    page.sample(counted(traffic.refusals, level), {std::string(memory::name(level))});
+  }
+  page.counter("pensieve_input_tokens_total", "tokens",
+               "Tokens of prompts that a worker took up, cached ones included.");
+  page.sample(number(traffic.input_tokens));
+  page.counter("pensieve_cached_tokens_total", "tokens",
+               "Tokens of those prompts that were found in a cache.");
+  page.sample(number(traffic.cached_tokens));
+  page.counter("pensieve_output_tokens_total", "tokens",
+               "Tokens of the answers that were completed.");
+  page.sample(number(traffic.output_tokens));
+}
+
+}  // namespace pensieve::gateway

@@ -1,0 +1,23 @@
+// What /metrics says: one function per status struct. Whoever adds a field to a status adds its
+// metric to that function and its row to docs/metrics.md (metrics_test.cc compares both).
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "gateway/metric_page.h"
+#include "gateway/traffic.h"
+#include "memory/ledger.h"
+#include "memory/monitor.h"
+#include "model/pool.h"
+
+namespace pensieve::gateway {
+
+void add_build(MetricPage& page);
+void add_memory(MetricPage& page, const memory::Monitor::Status& status);
+void add_ledger(MetricPage& page, const memory::Ledger& ledger);
+/// Figures of a worker are there only while there is one that is ready.
+void add_model(MetricPage& page, std::string_view model, const model::Pool::Status& status);
+void add_traffic(MetricPage& page, const Traffic& traffic, std::uint32_t requests_active);
+
+}  // namespace pensieve::gateway

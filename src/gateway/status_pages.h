@@ -1,0 +1,49 @@
+// GET /health, /metrics, /v1/pensieve/ps and the front page: what the server says of itself.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "gateway/exchange.h"
+#include "gateway/traffic.h"
+#include "memory/ledger.h"
+#include "memory/monitor.h"
+#include "model/pool.h"
+
+namespace pensieve::gateway {
+
+/// Renders status structs at the moment of the question; owns no figures and changes none, except
+/// that /health and the front page take a reading where the last one is too old.
+///
+/// Ownership: borrows all; all must outlive it. Thread-safety: the io thread only.
+class StatusPages {
+ public:
+  /// What only the routes know.
+  struct Serving {
+    bool draining = false;
+    std::uint32_t requests_active = 0;
+  };
+
+  StatusPages(const model::Pool& pool, memory::Monitor& monitor, const memory::Ledger& ledger,
+              const Traffic& traffic)
+      : pool_(pool), monitor_(monitor), ledger_(ledger), traffic_(traffic) {}
+
+  static bool has(std::string_view path);
+
+  /// Empty where has(path) is false.
+  std::optional<HttpResponse> page(std::string_view path, const Serving& serving);
+
+ private:
+  HttpResponse health(const Serving& serving);
+  HttpResponse metrics(const Serving& serving);
+  HttpResponse ps(const Serving& serving);
+  HttpResponse front_page();
+
+  const model::Pool& pool_;
+  memory::Monitor& monitor_;
+  const memory::Ledger& ledger_;
+  const Traffic& traffic_;
+};
+
+}  // namespace pensieve::gateway
