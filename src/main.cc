@@ -30,6 +30,8 @@
 #include "memory/psi.h"
 #include "memory/report.h"
 #include "model/catalogue.h"
+#include "worker/worker_groups.h"
+#include "worker/worker_link.h"
 
 namespace pensieve {
 namespace {
@@ -122,6 +124,14 @@ cli::ExitCode exit_code_of(const gateway::StartFailure& failure) {
   return cli::ExitCode::kFailure;
 }
 
+/// Workers get memory groups of their own where this machine makes some. To be called before the
+/// memory is watched: with cgroup v2 the gateway moves into another group.
+worker::LinkFactory worker_starter() {
+  Result<std::unique_ptr<worker::WorkerGroups>> groups = worker::WorkerGroups::open();
+  if (!groups) return worker::WorkerLink::starting_in(nullptr, groups.error().message);
+  return worker::WorkerLink::starting_in(std::move(*groups), "");
+}
+
 int serve(const config::LoadedSettings& loaded) {
   const config::Settings& settings = loaded.settings;
   std::signal(SIGPIPE, SIG_IGN);
@@ -139,7 +149,8 @@ int serve(const config::LoadedSettings& loaded) {
     return cli::status(cli::ExitCode::kFailure);
   }
   log::start("pensieve", settings.log_level);
-  const gateway::ServerOptions options = server_options(settings, std::move(*model));
+  gateway::ServerOptions options = server_options(settings, std::move(*model));
+  options.pool.start_worker = worker_starter();
   const auto served = gateway::run_server(
       **source, steady_clock(), options,
       [&](const gateway::Started& started) { print_banner(settings, options, started); });

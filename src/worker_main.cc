@@ -74,6 +74,7 @@ struct Arguments {
   std::string engine;
   memory::Floors floors;
   log::Severity log_severity = log::Severity::kInfo;
+  std::string own_memory_group;  // Empty where there is none.
 };
 
 std::optional<Bytes> bytes_from(const std::string& text) {
@@ -83,7 +84,8 @@ std::optional<Bytes> bytes_from(const std::string& text) {
   return Bytes(count);
 }
 
-/// `--engine NAME --floors-bytes CAUTION WARNING CRITICAL EMERGENCY [--debug]`
+/// `--engine NAME --floors-bytes CAUTION WARNING CRITICAL EMERGENCY [--debug]
+///  [--own-memory-group NAME]`
 std::optional<Arguments> parse(const std::vector<std::string>& args) {
   Arguments parsed;
   for (std::size_t i = 0; i < args.size(); ++i) {
@@ -97,6 +99,8 @@ std::optional<Arguments> parse(const std::vector<std::string>& args) {
         if (!value) return std::nullopt;
         *floor = *value;
       }
+    } else if (args[i] == "--own-memory-group" && i + 1 < args.size()) {
+      parsed.own_memory_group = args[++i];
     } else if (args[i] == "--debug") {
       parsed.log_severity = log::Severity::kDebug;
     } else {
@@ -122,7 +126,8 @@ int run(const std::vector<std::string>& args) {
   log::start("worker", arguments->log_severity);
   for (const EngineEntry& entry : engines()) {
     if (entry.name != arguments->engine) continue;
-    Result<std::unique_ptr<memory::MemorySource>> source = memory::open_machine_memory();
+    Result<std::unique_ptr<memory::MemorySource>> source =
+        memory::open_machine_memory(arguments->own_memory_group);
     if (!source) {
       log::error("cannot watch this machine's memory: {}", source.error().message);
       return worker::kExitBadUsage;

@@ -9,18 +9,23 @@
 
 namespace pensieve::memory {
 
-Result<std::unique_ptr<CgroupMemory>> CgroupMemory::open(const Paths& paths) {
+Result<std::unique_ptr<CgroupMemory>> CgroupMemory::open(const Paths& paths,
+                                                         std::string own_group) {
   std::optional<KernelFile> membership;
   if (Result<KernelFile> file = KernelFile::open(paths.membership)) {
     membership = std::move(*file);
   } else if (file.error().code != Code::kNotFound) {
     return std::unexpected(file.error());
   }
-  return std::unique_ptr<CgroupMemory>(new CgroupMemory(std::move(membership), paths.mountinfo));
+  return std::unique_ptr<CgroupMemory>(
+      new CgroupMemory(std::move(membership), paths.mountinfo, std::move(own_group)));
 }
 
-CgroupMemory::CgroupMemory(std::optional<KernelFile> membership, std::string mountinfo_path)
-    : membership_(std::move(membership)), mountinfo_path_(std::move(mountinfo_path)) {}
+CgroupMemory::CgroupMemory(std::optional<KernelFile> membership, std::string mountinfo_path,
+                           std::string own_group)
+    : membership_(std::move(membership)),
+      mountinfo_path_(std::move(mountinfo_path)),
+      own_group_(std::move(own_group)) {}
 
 Result<std::optional<Reading>> CgroupMemory::read() {
   if (!membership_) return std::nullopt;
@@ -48,6 +53,7 @@ Result<void> CgroupMemory::locate(std::string_view membership) {
   if (!place) return std::unexpected(place.error());
   if (*place) {
     for (CgroupFolder& group : (*place)->groups) {
+      if (!own_group_.empty() && group.name == own_group_) continue;
       // Only a cgroup has this file. Without the check, a folder that is hidden under another
       // mount or that vanished would look like a v2 group without limits.
       if (::access((group.folder + "/cgroup.procs").c_str(), F_OK) != 0) {

@@ -30,18 +30,22 @@ class CgroupMemory final : public Meter {
 
   /// Opens the texts; they are about the process that calls this, also after a fork().
   /// A kernel without cgroups (no membership file) gives a meter that never sets a limit.
-  static Result<std::unique_ptr<CgroupMemory>> open(const Paths& paths);
+  /// `own_group` names a group whose limit is left out: one that was made for this process alone
+  /// and follows what is reserved for it, so that its being full says nothing of the machine.
+  static Result<std::unique_ptr<CgroupMemory>> open(const Paths& paths, std::string own_group = "");
   static Result<std::unique_ptr<CgroupMemory>> open() { return open(Paths()); }
 
   Result<std::optional<Reading>> read() override;
 
  private:
-  CgroupMemory(std::optional<KernelFile> membership, std::string mountinfo_path);
+  CgroupMemory(std::optional<KernelFile> membership, std::string mountinfo_path,
+               std::string own_group);
   Result<void> locate(std::string_view membership);
   Result<std::optional<Reading>> read_smallest();
 
   std::optional<KernelFile> membership_;  // Empty where the kernel has no cgroups.
   std::string mountinfo_path_;
+  std::string own_group_;                   // Empty where every group counts.
   std::optional<std::string> located_for_;  // The membership that groups_ belong to.
   std::vector<CgroupGroup> groups_;
 };

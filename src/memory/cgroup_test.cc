@@ -33,8 +33,8 @@ class CgroupMemoryTest : public testing::Test {
     files_.write(folder + "memory.stat", "inactive_file 0\nactive_file 0\n");
   }
 
-  std::unique_ptr<CgroupMemory> open() {
-    return CgroupMemory::open({files_.at("self"), files_.at("mountinfo")}).value();
+  std::unique_ptr<CgroupMemory> open(const std::string& own_group = "") {
+    return CgroupMemory::open({files_.at("self"), files_.at("mountinfo")}, own_group).value();
   }
 
   FakeKernelFiles files_;
@@ -54,6 +54,15 @@ TEST_F(CgroupMemoryTest, TheSmallestOfAllEnclosingGroupsWins) {
   EXPECT_EQ(reading.available, Bytes(1500));
   EXPECT_EQ(reading.total, Bytes(2000));
   EXPECT_EQ(reading.limited_by, "cgroup /a/b");
+}
+
+TEST_F(CgroupMemoryTest, AGroupOfOurOwnIsLeftOutAndThoseAroundItAreNot) {
+  make_group("a", "5000", 4900);
+  make_group("a/b", "2000", 1990);
+  const Reading reading = open("/a/b")->read()->value();
+  EXPECT_EQ(reading.available, Bytes(100));
+  EXPECT_EQ(reading.limited_by, "cgroup /a");
+  EXPECT_EQ(open("/a/x")->read()->value().limited_by, "cgroup /a/b") << "we are not in that one";
 }
 
 TEST_F(CgroupMemoryTest, MaxMeansNoLimitAtThisLevelOnly) {

@@ -24,7 +24,8 @@ Result<Reading> SmallestOf::read() {
   return std::move(*smallest);
 }
 
-Result<std::unique_ptr<MemorySource>> open_machine_memory() {
+Result<std::unique_ptr<MemorySource>> open_machine_memory(
+    [[maybe_unused]] const std::string& own_group) {
   std::vector<std::unique_ptr<Meter>> meters;
 #if defined(__APPLE__)
   meters.push_back(std::make_unique<MacosMemory>());
@@ -32,7 +33,7 @@ Result<std::unique_ptr<MemorySource>> open_machine_memory() {
   Result<std::unique_ptr<ProcMeminfo>> machine = ProcMeminfo::open();
   if (!machine) return std::unexpected(std::move(machine.error()));
   meters.push_back(std::move(*machine));
-  Result<std::unique_ptr<CgroupMemory>> cgroups = CgroupMemory::open();
+  Result<std::unique_ptr<CgroupMemory>> cgroups = CgroupMemory::open({}, own_group);
   if (!cgroups) return std::unexpected(std::move(cgroups.error()));
   meters.push_back(std::move(*cgroups));
 #endif

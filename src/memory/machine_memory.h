@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -24,7 +25,8 @@ class SmallestOf final : public MemorySource {
 };
 
 /// All meters of this platform. Linux: /proc/meminfo and the cgroups around this process; macOS:
-/// the VM statistics. Errors: where a meter is there and cannot be used, with what to do.
-Result<std::unique_ptr<MemorySource>> open_machine_memory();
+/// the VM statistics. `own_group` names a memory group of this process alone that is left out
+/// (CgroupMemory::open). Errors: where a meter is there and cannot be used, with what to do.
+Result<std::unique_ptr<MemorySource>> open_machine_memory(const std::string& own_group = "");
 
 }  // namespace pensieve::memory

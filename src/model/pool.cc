@@ -202,6 +202,7 @@ asio::awaitable<Pool::Loaded> Pool::reserve_and_load(const engine::Plan& plan) {
   auto reservation = reserve(plan);
   if (!reservation) co_return std::unexpected(reservation.error());
   reservation_ = std::move(*reservation);
+  link_->set_reserved(reservation_->held());
   log::info(
       "loading {} with a window of {} tokens; reserved {}GB (weights {}GB, KV {}GB, compute "
       "{}GB, process {}GB)",
@@ -274,6 +275,7 @@ void Pool::on_worker_end(std::uint64_t generation, const worker::WorkerGone& gon
 
 void Pool::settle() {
   if (state_ != State::kReady || !reservation_) return;
+  link_->set_reserved(reservation_->held());
   const Bytes resident = link_->last_heartbeat().anonymous;
   reservation_->settle(std::min(resident, reservation_->held()));
   if (resident > reservation_->held() && !drift_logged_) {

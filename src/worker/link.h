@@ -19,8 +19,10 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/steady_timer.hpp>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/protection.h"
 #include "worker/frame.h"
 #include "worker/messages.h"
 #include "worker/worker_end.h"
@@ -117,6 +119,13 @@ class Link : public std::enable_shared_from_this<Link> {
   /// Ends the worker at once, with the reason. The first reason counts.
   virtual void kill(WorkerEnd verdict) = 0;
   virtual pid_t pid() const = 0;
+
+  /// Says how much is reserved for the worker, so that it can be held to that. To be called before
+  /// the worker may take more, and as often as the reservation is looked at (WorkerGroup). What has
+  /// no memory group of its own is not held to anything.
+  virtual void set_reserved(Bytes /*reserved*/) {}
+  /// How the worker is kept from doing harm; complete once it has said hello.
+  virtual Protections protections() const { return hello_ ? hello_->protections : Protections(); }
 
   /// Frames can be exchanged. False from the end of the conversation on, a little before gone().
   bool usable() const { return !conversation_over_; }

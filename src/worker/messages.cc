@@ -76,12 +76,27 @@ engine::Prompt prompt_from(const json::value& value) {
 }  // namespace
 
 std::string encode(const Hello& hello) {
-  return json::serialize(json::object{{"engine", hello.engine}, {"version", hello.version}});
+  json::array protections;
+  for (const Protection& protection : hello.protections) {
+    protections.push_back(json::object{{"name", protection.name},
+                                       {"holds", protection.holds},
+                                       {"detail", protection.detail},
+                                       {"remedy", protection.remedy}});
+  }
+  return json::serialize(json::object{{"engine", hello.engine},
+                                      {"version", hello.version},
+                                      {"protections", std::move(protections)}});
 }
 
 Result<Hello> decode_hello(std::string_view payload) {
   return decode<Hello>("hello", payload, [](const Fields& fields) {
-    return Hello{fields.text("engine"), fields.text("version")};
+    Hello hello{fields.text("engine"), fields.text("version")};
+    for (const json::value& item : fields.at("protections").as_array()) {
+      const Fields protection(item);
+      hello.protections.push_back({protection.text("name"), protection.flag("holds"),
+                                   protection.text("detail"), protection.text("remedy")});
+    }
+    return hello;
   });
 }
 

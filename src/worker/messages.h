@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/protection.h"
 #include "engine/engine.h"
 #include "memory/level.h"
 
@@ -17,8 +18,9 @@ namespace pensieve::worker {
 
 /// kHello: the worker's first frame.
 struct Hello {
-  std::string engine;   // "llama", "scripted".
-  std::string version;  // The worker program's; the gateway refuses another than its own.
+  std::string engine;            // "llama", "scripted".
+  std::string version;           // The worker program's; the gateway refuses another than its own.
+  Protections protections = {};  // How it has confined itself.
 };
 
 /// kGenerate.

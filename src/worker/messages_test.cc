@@ -38,10 +38,13 @@ void expect_equal(const engine::Prompt& a, const engine::Prompt& b) {
 }
 
 TEST(MessagesTest, HelloComesBackAsItWas) {
-  const Result<Hello> hello = decode_hello(encode(Hello{kOdd, "0.1.0"}));
+  const Result<Hello> hello = decode_hello(encode(
+      Hello{kOdd, "0.1.0", {{"no network", true, kOdd, ""}, {kOdd, false, "why not", "do"}}}));
   ASSERT_TRUE(hello) << hello.error().message;
   EXPECT_EQ(hello->engine, kOdd);
   EXPECT_EQ(hello->version, "0.1.0");
+  EXPECT_EQ(hello->protections,
+            (Protections{{"no network", true, kOdd, ""}, {kOdd, false, "why not", "do"}}));
 }
 
 TEST(MessagesTest, LoadOptionsComeBackAsTheyWere) {

@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "memory/cgroup_place.h"
+#include "memory/kernel_text.h"
 
 namespace pensieve::worker {
 namespace {
@@ -29,14 +30,13 @@ std::string counter_path() {
 
 OomKillCounter::OomKillCounter() : path_(counter_path()) {}
 
+std::optional<std::uint64_t> parse_oom_kills(std::string_view text) {
+  const std::optional<std::string_view> count = memory::line_after(text, "oom_kill ");
+  return count ? memory::parse_count(*count) : std::nullopt;
+}
+
 std::optional<std::uint64_t> OomKillCounter::read() const {
-  std::ifstream file(path_);
-  std::string key;
-  std::uint64_t value = 0;
-  while (file >> key >> value) {
-    if (key == "oom_kill") return value;
-  }
-  return std::nullopt;
+  return parse_oom_kills(text_of(path_.c_str()));
 }
 
 }  // namespace pensieve::worker

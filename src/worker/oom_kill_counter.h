@@ -4,9 +4,13 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace pensieve::worker {
+
+/// The number of kills in such a text; empty where it does not say.
+std::optional<std::uint64_t> parse_oom_kills(std::string_view text);
 
 /// The count of the memory group's own kills (cgroup v2 memory.events, v1 memory.oom_control), else
 /// of the machine's (/proc/vmstat). Compared before and after, never read as an absolute figure.

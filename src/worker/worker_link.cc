@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include <fmt/core.h>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -13,6 +14,7 @@
 #include <boost/asio/write.hpp>
 
 #include "base/log.h"
+#include "memory/report.h"
 
 namespace pensieve::worker {
 namespace {
@@ -29,11 +31,45 @@ constexpr Duration kReapInterval = std::chrono::milliseconds(5);
 
 Result<std::shared_ptr<Link>> WorkerLink::start(const asio::any_io_executor& executor,
                                                 const Clock& clock, const Options& options,
-                                                std::function<void(const WorkerGone&)> on_end) {
-  Result<WorkerProcess> process = WorkerProcess::spawn(options.program, options.args);
+                                                OnEnd on_end) {
+  return start_with(executor, clock, options, std::move(on_end), nullptr, "not asked for");
+}
+
+LinkFactory WorkerLink::starting_in(std::shared_ptr<WorkerGroups> groups, std::string why_not) {
+  return [groups = std::move(groups), why_not = std::move(why_not)](
+             const asio::any_io_executor& executor, const Clock& clock, const Options& options,
+             OnEnd on_end) {
+    if (!groups) return start_with(executor, clock, options, std::move(on_end), nullptr, why_not);
+    Result<std::unique_ptr<WorkerGroup>> group = groups->make();
+    if (!group) log::warning("the worker gets no memory group: {}", group.error().message);
+    return group ? start_with(executor, clock, options, std::move(on_end), std::move(*group), "")
+                 : start_with(executor, clock, options, std::move(on_end), nullptr,
+                              group.error().message);
+  };
+}
+
+Result<std::shared_ptr<Link>> WorkerLink::start_with(const asio::any_io_executor& executor,
+                                                     const Clock& clock, const Options& options,
+                                                     OnEnd on_end,
+                                                     std::unique_ptr<WorkerGroup> group,
+                                                     std::string why_no_group) {
+  std::vector<std::string> args = options.args;
+  if (group) {
+    // The worker's own limit is no shortage of memory; its second check has to look past it.
+    args.emplace_back("--own-memory-group");
+    args.push_back(group->name());
+  }
+  Result<WorkerProcess> process = WorkerProcess::spawn(options.program, args);
   if (!process) return std::unexpected(process.error());
-  std::shared_ptr<WorkerLink> link(
+  if (group) {
+    if (const Result<void> confined = process->confine(std::move(group)); !confined) {
+      why_no_group = confined.error().message;
+      log::warning("worker {} gets no memory group: {}", process->pid(), why_no_group);
+    }
+  }
+  const std::shared_ptr<WorkerLink> link(
       new WorkerLink(executor, clock, options, std::move(*process), std::move(on_end)));
+  link->why_no_group_ = std::move(why_no_group);
   boost::system::error_code error;
   link->socket_.assign(asio::local::stream_protocol(), link->process_.release_socket(), error);
   if (error) return fail(Code::kInternal, "worker socket: " + error.message());
@@ -53,6 +89,29 @@ WorkerLink::WorkerLink(const asio::any_io_executor& executor, const Clock& clock
       socket_(executor),
       write_wake_(executor, TimePoint::max()),
       reap_timer_(executor) {}
+
+void WorkerLink::set_reserved(Bytes reserved) {
+  if (process_.group() == nullptr || gone()) return;
+  const Result<void> set = process_.group()->set_reserved(reserved);
+  if (!set && !limit_is_off_) log::warning("worker {}: {}", pid_, set.error().message);
+  if (set && limit_is_off_) log::info("worker {}: its memory limit is right again", pid_);
+  limit_is_off_ = !set;
+}
+
+Protections WorkerLink::protections() const {
+  Protection limit{"memory limit", false, why_no_group_,
+                   "run as root, or as a systemd service with Delegate=yes"};
+  if (const WorkerGroup* group = process_.group()) {
+    const char* version = group->version() == memory::CgroupVersion::kV1 ? "v1" : "v2";
+    limit = {
+        "memory limit", true,
+        fmt::format("{}GB, cgroup {} {}", memory::gb_text(group->limit()), version, group->name()),
+        ""};
+  }
+  Protections all{std::move(limit)};
+  for (const Protection& own : Link::protections()) all.push_back(own);
+  return all;
+}
 
 std::shared_ptr<WorkerLink> WorkerLink::shared_self() {
   return std::static_pointer_cast<WorkerLink>(shared_from_this());

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "worker/link.h"
+#include "worker/worker_groups.h"
 #include "worker/worker_process.h"
 
 namespace pensieve::worker {
@@ -32,10 +33,21 @@ class WorkerLink final : public Link {
                                              const Clock& clock, const Options& options,
                                              std::function<void(const WorkerGone&)> on_end);
 
+  /// The same with a memory group for each worker. Where there can be none, `groups` is null and
+  /// `why_not` says why; a single group that cannot be made is a warning, not a failed start.
+  static LinkFactory starting_in(std::shared_ptr<WorkerGroups> groups, std::string why_not);
+
   void kill(WorkerEnd verdict) override { process_.kill(verdict); }
   pid_t pid() const override { return pid_; }
+  void set_reserved(Bytes reserved) override;
+  Protections protections() const override;
 
  private:
+  using OnEnd = std::function<void(const WorkerGone&)>;
+  static Result<std::shared_ptr<Link>> start_with(const boost::asio::any_io_executor& executor,
+                                                  const Clock& clock, const Options& options,
+                                                  OnEnd on_end, std::unique_ptr<WorkerGroup> group,
+                                                  std::string why_no_group);
   WorkerLink(const boost::asio::any_io_executor& executor, const Clock& clock,
              const Options& options, WorkerProcess process,
              std::function<void(const WorkerGone&)> on_end);
@@ -50,6 +62,8 @@ class WorkerLink final : public Link {
   boost::asio::awaitable<void> reap();
 
   WorkerProcess process_;
+  std::string why_no_group_;
+  bool limit_is_off_ = false;  // The limit could not be set to what is reserved; logged once.
   const pid_t pid_;
   boost::asio::local::stream_protocol::socket socket_;
   boost::asio::steady_timer write_wake_;

@@ -6,9 +6,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
 #include <fmt/core.h>
@@ -28,9 +30,24 @@ Result<std::pair<int, int>> open_socketpair() {
   return std::pair(ends[0], ends[1]);
 }
 
+/// What a worker may know of our environment: where programs and libraries are, the language, and
+/// what steers engines, allocators and sanitizers. Everything else (keys and tokens of the user's
+/// other programs, our own API key) is none of its business.
+bool is_for_workers(std::string_view entry) {
+  constexpr std::string_view kNames[] = {"PATH=", "HOME=", "LANG=", "TZ=", "TMPDIR="};
+  constexpr std::string_view kPrefixes[] = {
+      "LC_",   "LD_",     "DYLD_", "OMP_",   "GOMP_", "GGML_",   "LLAMA_",
+      "CUDA_", "HIP_",    "ROCR_", "HSA_",   "VK_",   "NVIDIA_", "METAL_",
+      "MLX_",  "MALLOC_", "ASAN_", "UBSAN_", "TSAN_", "LSAN_",   "GLIBC_"};
+  const auto begins = [&](std::string_view start) { return entry.starts_with(start); };
+  return std::ranges::any_of(kNames, begins) || std::ranges::any_of(kPrefixes, begins);
+}
+
 std::vector<std::string> worker_environment() {
   std::vector<std::string> environment;
-  for (char** entry = environ; *entry != nullptr; ++entry) environment.emplace_back(*entry);
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    if (is_for_workers(*entry)) environment.emplace_back(*entry);
+  }
   // ggml's terminate handler would start a debugger on every crash.
   environment.emplace_back("GGML_NO_BACKTRACE=1");
   return environment;
@@ -52,6 +69,8 @@ int spawn_child(const std::string& program, std::vector<std::string> arguments, 
   ::posix_spawnattr_init(&attributes);
   // Where both are the same number, dup2 clears close-on-exec (POSIX.1-2024, glibc since 2.29).
   ::posix_spawn_file_actions_adddup2(&actions, socket, kWorkerSocketFd);
+  // A worker has nothing to read from the user's terminal.
+  ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   // Asio's sockets are not close-on-exec: a worker would keep the listening port open.
 #if defined(__APPLE__)
   constexpr int kCloseOthers = POSIX_SPAWN_CLOEXEC_DEFAULT;
@@ -111,6 +130,7 @@ WorkerProcess& WorkerProcess::operator=(WorkerProcess&& other) noexcept {
   std::swap(socket_, other.socket_);
   std::swap(stop_requested_, other.stop_requested_);
   std::swap(our_verdict_, other.our_verdict_);
+  std::swap(group_, other.group_);
   std::swap(oom_kills_, other.oom_kills_);
   std::swap(oom_kills_at_start_, other.oom_kills_at_start_);
   return *this;
@@ -122,6 +142,12 @@ WorkerProcess::~WorkerProcess() {
   ::kill(pid_, SIGKILL);
   while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
   }
+}
+
+Result<void> WorkerProcess::confine(std::unique_ptr<WorkerGroup> group) {
+  Result<void> admitted = group->admit(pid_);
+  if (admitted) group_ = std::move(group);
+  return admitted;
 }
 
 int WorkerProcess::release_socket() {
@@ -140,9 +166,18 @@ std::optional<WorkerProcess::End> WorkerProcess::try_reap() {
   const pid_t gone = ::waitpid(pid_, &status, WNOHANG);
   if (gone != pid_) return std::nullopt;
   pid_ = -1;
+  return End{classify({status, stop_requested_, killed_by_kernel(), our_verdict_}), status};
+}
+
+/// Exact with a group of its own, where nobody else can be killed. Without one the counter is about
+/// everybody in the gateway's group.
+bool WorkerProcess::killed_by_kernel() const {
+  if (group_) {
+    const std::optional<std::uint64_t> own = group_->oom_kills();
+    return own && *own > 0;
+  }
   const std::optional<std::uint64_t> kills = oom_kills_.read();
-  const bool by_kernel = kills && oom_kills_at_start_ && *kills > *oom_kills_at_start_;
-  return End{classify({status, stop_requested_, by_kernel, our_verdict_}), status};
+  return kills && oom_kills_at_start_ && *kills > *oom_kills_at_start_;
 }
 
 }  // namespace pensieve::worker

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "base/error.h"
 #include "worker/oom_kill_counter.h"
 #include "worker/worker_end.h"
+#include "worker/worker_groups.h"
 
 namespace pensieve::worker {
 
@@ -27,6 +29,13 @@ class WorkerProcess {
   /// Errors: kNotFound where the program cannot be started; kInternal for descriptors.
   static Result<WorkerProcess> spawn(const std::string& program,
                                      const std::vector<std::string>& args);
+
+  /// Moves the process into a memory group of its own, which it keeps until it is reaped. Meant for
+  /// right after spawn(): a worker takes no memory to speak of before its first frame.
+  /// Errors: kUnavailable, and the process has no group.
+  Result<void> confine(std::unique_ptr<WorkerGroup> group);
+  /// Null where it has none.
+  WorkerGroup* group() const { return group_.get(); }
 
   WorkerProcess(WorkerProcess&& other) noexcept;
   WorkerProcess& operator=(WorkerProcess&& other) noexcept;
@@ -52,12 +61,14 @@ class WorkerProcess {
 
  private:
   WorkerProcess() = default;
+  bool killed_by_kernel() const;
 
   pid_t pid_ = -1;  // -1 once reaped or moved from.
   int socket_ = -1;
   bool stop_requested_ = false;
   std::optional<WorkerEnd> our_verdict_;
-  OomKillCounter oom_kills_;
+  std::unique_ptr<WorkerGroup> group_;
+  OomKillCounter oom_kills_;  // Of the gateway's group, for a process without one of its own.
   std::optional<std::uint64_t> oom_kills_at_start_;
 };
 

@@ -132,6 +132,22 @@ TEST(WorkerProcessTest, TheChildGetsOurEnvironmentAndNoDebuggerOnCrashes) {
   EXPECT_EQ(says("printf %s \"$PATH\" >&3"), ::getenv("PATH"));
 }
 
+TEST(WorkerProcessTest, TheChildGetsNoSecretsAndWhatSteersEngines) {
+  ::setenv("PENSIEVE_SERVER_API_KEY", "sesame", 1);
+  ::setenv("SOME_TOKEN", "sesame", 1);
+  ::setenv("OMP_WAIT_POLICY", "passive", 1);
+  const std::string environment = says("env >&3");
+  ::unsetenv("PENSIEVE_SERVER_API_KEY");
+  ::unsetenv("SOME_TOKEN");
+  ::unsetenv("OMP_WAIT_POLICY");
+  EXPECT_EQ(environment.find("sesame"), std::string::npos) << environment;
+  EXPECT_NE(environment.find("OMP_WAIT_POLICY=passive\n"), std::string::npos) << environment;
+}
+
+TEST(WorkerProcessTest, TheChildHasNoTerminalToReadFrom) {
+  EXPECT_EQ(says("readlink /proc/self/fd/0 >&3"), "/dev/null\n");
+}
+
 TEST(WorkerProcessTest, TheChildIsDeafToNoSignalThatWeBlockOrIgnore) {
   sigset_t term;
   ::sigemptyset(&term);
