@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace pensieve::engine {
@@ -14,7 +15,15 @@ class CellTable {
   CellTable() = default;
   CellTable(std::size_t cells, std::size_t sequences);
 
+  std::size_t size() const { return users_.size(); }
   std::size_t free_count() const { return free_.size(); }
+
+  /// Cells that any of `sequences` holds; a shared one counts once.
+  std::size_t held_by(std::span<const std::uint32_t> sequences) const;
+
+  /// Makes it a table of `cells` cells in which all hold and share what they did.
+  /// REQUIRES: no more than `cells` are held.
+  void resize(std::size_t cells);
 
   /// `sequence` gets free cells until it holds `tokens`. REQUIRES: enough are free.
   void extend(std::size_t sequence, std::size_t tokens);

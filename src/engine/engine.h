@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
@@ -46,8 +47,13 @@ struct Sampling {
 
 struct LoadOptions {
   std::string model_path;
-  /// Cells of the KV cache, shared by all sequences. 0: the model's trained window.
+  /// The window: most tokens that one sequence may hold. 0: what the model was trained for.
   std::uint32_t context_tokens = 0;
+  /// Cells of the KV cache at first, shared by all sequences; resize() changes them. 0: the window.
+  std::uint32_t cells = 0;
+  /// Most cells that a worker may ask its gateway for; engines ignore it. 0: as many as at first,
+  /// so that it never asks.
+  std::uint32_t cells_max = 0;
   std::uint32_t sequences_max = 4;
   /// Most tokens in one step(); compute buffers grow with it.
   std::uint32_t step_tokens_max = 512;
@@ -70,15 +76,21 @@ struct MemoryEstimate {
 };
 
 struct Plan {
-  MemoryEstimate estimate;
-  std::uint32_t context_tokens = 0;        // What a load would give; never 0.
+  MemoryEstimate estimate;                 // With `cells` cells.
+  std::uint32_t context_tokens = 0;        // The window that a load would give; never 0.
   std::uint32_t context_train_tokens = 0;  // The window that the model was trained for.
+  std::uint32_t cells = 0;                 // What a load would give; never 0.
+  /// Upper bound of what a resize() copies aside when `cells` cells are used. A resize between two
+  /// numbers of cells takes, for its duration, this of the smaller number on top of the larger
+  /// estimate: what is kept must fit both.
+  Bytes resize_copy;
 };
 
 struct ModelInfo {
   std::string description;  // E.g. "llama 135M Q4_1", for people.
   std::uint32_t context_tokens = 0;
   std::uint32_t context_train_tokens = 0;
+  std::uint32_t cells = 0;
 };
 
 /// What one sequence contributes to a step: its next tokens, in order, after those it holds.
@@ -144,6 +156,39 @@ class Engine {
 
   /// Bytes per token that a sequence holds in the KV cache, for reports.
   virtual Bytes kv_per_token() const = 0;
+
+  /// KV cells that there are now.
+  virtual std::uint32_t cells() const = 0;
+
+  /// Of those, the cells that any of `sequences` holds; a cell that several share counts once.
+  virtual std::uint32_t cells_used(std::span<const SequenceId> sequences) const = 0;
+
+  /// Changes the number of KV cells, between two steps, and carries over what the sequences hold:
+  /// afterwards each step gives what it would have given before. What an engine could not carry
+  /// over is forgotten, and keep_prefix() tells. Returns the new number: `cells`, or a little more
+  /// where the engine rounds up. Copies what is used aside meanwhile (Plan::resize_copy).
+  /// kInvalidArgument: `cells` is 0, or the sequences hold more. kOutOfMemory: there is no memory
+  /// for so many cells or for the copy. After either nothing has changed. kInternal: what the
+  /// sequences held is lost.
+  virtual Result<std::uint32_t> resize(std::uint32_t cells) = 0;
+
+  /// Upper bound of what save_state() would write now.
+  virtual Bytes state_bytes(SequenceId sequence) const = 0;
+
+  /// Replaces `out` by what the KV cache holds for `sequence`. Bytes are good for restore_state()
+  /// of any engine with the same state_format() and model file, also in another process.
+  /// kOutOfMemory: no memory for the bytes. After an error `out` is empty.
+  virtual Result<void> save_state(SequenceId sequence, std::string& out) const = 0;
+
+  /// Makes `sequence` hold the `tokens` tokens that `state` was saved with; what it held is
+  /// forgotten. kInvalidArgument: no such state. kOutOfMemory: no free cells. After an error the
+  /// sequence holds nothing, and the others are as they were.
+  virtual Result<void> restore_state(SequenceId sequence, std::string_view state,
+                                     std::uint32_t tokens) = 0;
+
+  /// Names all that the bytes of a state depend on but the model file and the tokens: the engine,
+  /// its build, the types and the layout of its cache.
+  virtual std::string state_format() const = 0;
 };
 
 using EngineFactory = std::function<std::unique_ptr<Engine>(const ProgressTick& tick)>;

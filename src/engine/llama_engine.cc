@@ -17,10 +17,14 @@
 #include <llama-ext.h>
 #include <llama.h>
 
+#include "base/log.h"
+#include "engine/cell_table.h"
 #include "engine/core_times.h"
+#include "engine/llama_batch.h"
 #include "engine/llama_chat.h"
 #include "engine/llama_plan.h"
 #include "engine/llama_sampler.h"
+#include "engine/llama_state.h"
 #include "engine/thread_count.h"
 
 namespace pensieve::engine {
@@ -28,6 +32,9 @@ namespace {
 
 /// ggml's own default. Measured on two cores against 0: 0.97 instead of 0.87 of llama-server.
 constexpr std::uint32_t kPollWhenFree = 50;
+
+/// llama.cpp rounds the cells of a context up to a multiple of this.
+constexpr std::uint32_t kCellsMultiple = 256;
 
 struct FreeModel {
   void operator()(llama_model* model) const { llama_model_free(model); }
@@ -47,50 +54,6 @@ std::optional<Bytes> resident() {
   if (!(file >> pages_total >> pages_resident)) return std::nullopt;
   return Bytes(pages_resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE)));
 }
-
-/// The arrays of a llama_batch, allocated once.
-class Batch {
- public:
-  explicit Batch(std::size_t tokens_max)
-      : tokens_(tokens_max),
-        positions_(tokens_max),
-        counts_(tokens_max, 1),
-        sequences_(tokens_max),
-        sequence_pointers_(tokens_max),
-        outputs_(tokens_max) {
-    for (std::size_t i = 0; i < tokens_max; ++i) sequence_pointers_[i] = &sequences_[i];
-  }
-  Batch(const Batch&) = delete;
-  Batch& operator=(const Batch&) = delete;
-
-  void clear() { size_ = 0; }
-  void add(Token token, llama_pos position, SequenceId sequence, bool has_output) {
-    tokens_[size_] = token;
-    positions_[size_] = position;
-    sequences_[size_] = static_cast<llama_seq_id>(sequence);
-    outputs_[size_] = has_output ? 1 : 0;
-    ++size_;
-  }
-  std::size_t size() const { return size_; }
-  llama_batch view() {
-    return {static_cast<std::int32_t>(size_),
-            tokens_.data(),
-            nullptr,
-            positions_.data(),
-            counts_.data(),
-            sequence_pointers_.data(),
-            outputs_.data()};
-  }
-
- private:
-  std::size_t size_ = 0;
-  std::vector<llama_token> tokens_;
-  std::vector<llama_pos> positions_;
-  std::vector<std::int32_t> counts_;  // Sequences of each token: always one.
-  std::vector<llama_seq_id> sequences_;
-  std::vector<llama_seq_id*> sequence_pointers_;
-  std::vector<std::int8_t> outputs_;
-};
 
 struct Sequence {
   std::uint32_t tokens = 0;  // Held in the cache, at the positions from 0.
@@ -117,16 +80,27 @@ class LlamaEngine final : public Engine {
   Bytes clear_cache() override;
   Bytes release_buffers() override;
   Bytes kv_per_token() const override { return kv_per_token_; }
+  std::uint32_t cells() const override { return static_cast<std::uint32_t>(cells_.size()); }
+  std::uint32_t cells_used(std::span<const SequenceId> sequences) const override {
+    return static_cast<std::uint32_t>(cells_.held_by(sequences));
+  }
+  Result<std::uint32_t> resize(std::uint32_t cells) override;
+  Bytes state_bytes(SequenceId sequence) const override;
+  Result<void> save_state(SequenceId sequence, std::string& out) const override;
+  Result<void> restore_state(SequenceId sequence, std::string_view state,
+                             std::uint32_t tokens) override;
+  std::string state_format() const override;
 
  private:
   Result<void> open_model(const LoadOptions& options, const std::function<void(float)>& progress);
   Result<void> open_context();
+  Result<void> reopen(std::uint32_t cells, const std::string& copy);
   Result<void> start_threads(std::unique_ptr<ggml_threadpool, FreeThreads>& threads,
                              std::uint32_t poll);
   void use_threads(std::uint32_t threads);
   void forget(SequenceId sequence);
+  Result<void> check_room(std::size_t tokens) const;
   void follow_cores(ReadingTime time);
-  bool can_go_on_from(SequenceId sequence, std::uint32_t tokens) const;
   void tick() const {
     if (tick_) tick_();
   }
@@ -146,11 +120,12 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<ggml_threadpool, FreeThreads> few_threads_;
   std::unique_ptr<llama_context, FreeContext> context_;
   std::unique_ptr<LlamaChat> chat_;
-  std::unique_ptr<Batch> batch_;
+  std::unique_ptr<LlamaBatch> batch_;
   const llama_vocab* vocab_ = nullptr;
   std::size_t vocabulary_ = 0;
   SamplingDefaults defaults_;
   std::vector<Sequence> sequences_;
+  CellTable cells_;  // llama.cpp does not tell how many cells are used.
   std::vector<llama_token_data> scratch_;
   Bytes kv_per_token_;
 };
@@ -162,6 +137,7 @@ Result<ModelInfo> LlamaEngine::load(const LoadOptions& options,
   if (!planned) return std::unexpected(planned.error());
   LoadOptions exact = options;
   exact.context_tokens = planned->context_tokens;
+  exact.cells = planned->cells;
   try {
     if (Result<void> opened = open_model(exact, progress); !opened) {
       return std::unexpected(opened.error());
@@ -182,14 +158,16 @@ Result<ModelInfo> LlamaEngine::load(const LoadOptions& options,
   if (!chat) return std::unexpected(chat.error());
   chat_ = *std::move(chat);
 
-  batch_ = std::make_unique<Batch>(exact.step_tokens_max);
+  batch_ = std::make_unique<LlamaBatch>(exact.step_tokens_max);
   defaults_ = SamplingDefaults::of(model_.get());
   sequences_.resize(exact.sequences_max);
-  const std::uint32_t context_tokens = llama_n_ctx(context_.get());
-  kv_per_token_ = Bytes(planned->estimate.kv.count() / context_tokens);
+  PENSIEVE_CHECK(llama_n_ctx(context_.get()) == exact.cells);
+  cells_ = CellTable(exact.cells, exact.sequences_max);
+  kv_per_token_ = Bytes(planned->estimate.kv.count() / exact.cells);
   std::array<char, 256> description{};
   llama_model_desc(model_.get(), description.data(), description.size());
-  return ModelInfo{description.data(), context_tokens, planned->context_train_tokens};
+  return ModelInfo{description.data(), exact.context_tokens, planned->context_train_tokens,
+                   exact.cells};
 }
 
 Result<void> LlamaEngine::open_model(const LoadOptions& options,
@@ -226,8 +204,8 @@ Result<void> LlamaEngine::open_context() {
   context_.reset(llama_init_from_model(model_.get(), params));
   if (!context_) {
     // The plan made the same context without buffers, so it is the buffers that are missing.
-    return fail(Code::kOutOfMemory, fmt::format("no memory for a context of {} tokens: {}",
-                                                options_.context_tokens, last_llama_error()));
+    return fail(Code::kOutOfMemory, fmt::format("no memory for a KV cache of {} cells: {}",
+                                                options_.cells, last_llama_error()));
   }
   if (Result<void> started = start_threads(all_threads_, kPollWhenFree); !started) return started;
   return start_threads(few_threads_, 0);
@@ -281,24 +259,17 @@ void LlamaEngine::forget(SequenceId sequence) {
   if (!context_) return;  // Its buffers were released, and no sequence holds anything.
   llama_memory_seq_rm(memory(), static_cast<llama_seq_id>(sequence), -1, -1);
   at(sequence).tokens = 0;
-}
-
-/// Whether the token at position `tokens` would see all that it must see. Layers with a sliding
-/// window forget what left the window, and llama.cpp computes on without it, wrongly.
-bool LlamaEngine::can_go_on_from(SequenceId sequence, std::uint32_t tokens) const {
-  const std::int32_t window = llama_model_n_swa(model_.get());
-  if (window <= 0) return true;
-  const llama_pos first = llama_memory_seq_pos_min(memory(), static_cast<llama_seq_id>(sequence));
-  return first >= 0 && first <= std::max(0, static_cast<llama_pos>(tokens) - window);
+  cells_.keep(sequence, 0);
 }
 
 std::uint32_t LlamaEngine::keep_prefix(SequenceId sequence, std::uint32_t tokens) {
   Sequence& kept = at(sequence);
   if (tokens >= kept.tokens) return kept.tokens;
-  if (tokens > 0 && can_go_on_from(sequence, tokens) &&
+  if (tokens > 0 && can_go_on_from(context_.get(), sequence, tokens) &&
       llama_memory_seq_rm(memory(), static_cast<llama_seq_id>(sequence),
                           static_cast<llama_pos>(tokens), -1)) {
     kept.tokens = tokens;
+    cells_.keep(sequence, tokens);
   } else {
     forget(sequence);  // A recurrent state cannot be taken back either.
   }
@@ -318,12 +289,22 @@ std::uint32_t LlamaEngine::share_prefix(SequenceId from, SequenceId to, std::uin
   llama_memory_seq_cp(memory(), static_cast<llama_seq_id>(from), static_cast<llama_seq_id>(to), 0,
                       static_cast<llama_pos>(tokens));
   at(to).tokens = tokens;
+  cells_.share(from, to, tokens);
   return tokens;
 }
 
 void LlamaEngine::follow_cores(ReadingTime time) {
   if (!thread_count_.wants_reading(time, clock_.now())) return;
   thread_count_.observe(time, read_core_times(clock_));
+}
+
+Result<void> LlamaEngine::check_room(std::size_t tokens) const {
+  const std::size_t free = cells_.free_count();
+  // A batch larger than n_batch makes llama.cpp abort; that is below step_tokens_max only where
+  // the whole cache is.
+  if (tokens <= free && tokens <= llama_n_batch(context_.get())) return {};
+  return fail(Code::kOutOfMemory, fmt::format("no cells for a step of {} tokens: {} of {} are free",
+                                              tokens, free, cells_.size()));
 }
 
 Result<void> LlamaEngine::step(std::span<const StepInput> inputs, std::vector<Token>& sampled) {
@@ -335,11 +316,7 @@ Result<void> LlamaEngine::step(std::span<const StepInput> inputs, std::vector<To
   batch_->clear();
   std::size_t tokens = 0;
   for (const StepInput& input : inputs) tokens += input.tokens.size();
-  // Above it llama.cpp aborts; it is below step_tokens_max only where the whole cache is.
-  if (tokens > llama_n_batch(context_.get())) {
-    return fail(Code::kOutOfMemory, fmt::format("a step of {} tokens in a cache of {}", tokens,
-                                                llama_n_ctx(context_.get())));
-  }
+  if (Result<void> room = check_room(tokens); !room) return room;
   for (const StepInput& input : inputs) {
     PENSIEVE_CHECK(!input.tokens.empty());
     auto position = static_cast<llama_pos>(at(input.sequence).tokens);
@@ -380,6 +357,7 @@ Result<void> LlamaEngine::step(std::span<const StepInput> inputs, std::vector<To
   for (const StepInput& input : inputs) {
     Sequence& sequence = at(input.sequence);
     sequence.tokens += static_cast<std::uint32_t>(input.tokens.size());
+    cells_.extend(input.sequence, sequence.tokens);
     last += static_cast<std::int32_t>(input.tokens.size());
     if (!input.samples) continue;
     if (!sequence.sampler) {
@@ -390,6 +368,99 @@ Result<void> LlamaEngine::step(std::span<const StepInput> inputs, std::vector<To
     sampled.push_back(sequence.sampler->sample({logits, vocabulary_}, scratch_));
   }
   return {};
+}
+
+/// A new context of `cells` cells in place of the old one, which goes first: both together would
+/// be what the machine has no room for. After an error there is no context.
+Result<void> LlamaEngine::reopen(std::uint32_t cells, const std::string& copy) {
+  context_.reset();
+  options_.cells = cells;
+  tick();
+  if (Result<void> opened = open_context(); !opened) return opened;
+  tick();
+  Result<void> restored = restore_all(context_.get(), copy);
+  if (!restored) context_.reset();
+  tick();
+  return restored;
+}
+
+Result<std::uint32_t> LlamaEngine::resize(std::uint32_t cells) {
+  const std::size_t used = cells_.size() - cells_.free_count();
+  if (cells == 0 || used > cells) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("no KV cache of {} cells: {} are used", cells, used));
+  }
+  const std::uint32_t before = options_.cells;
+  const std::uint32_t rounded = (cells + kCellsMultiple - 1) / kCellsMultiple * kCellsMultiple;
+  if (rounded == before) return before;
+  if (!context_) {  // The next step makes it, in its new size.
+    options_.cells = rounded;
+    cells_.resize(rounded);
+    return rounded;
+  }
+  std::string copy;
+  if (used > 0) {
+    if (Result<void> saved = save_all(context_.get(), copy); !saved) {
+      return std::unexpected(saved.error());
+    }
+  }
+  if (const Result<void> opened = reopen(rounded, copy); !opened) {
+    if (const Result<void> back = reopen(before, copy); !back) {
+      return fail(Code::kInternal, fmt::format("{}; and the old cache did not come back: {}",
+                                               opened.error().message, back.error().message));
+    }
+    return fail(Code::kOutOfMemory, opened.error().message);
+  }
+  PENSIEVE_CHECK(llama_n_ctx(context_.get()) == rounded);
+  copy = std::string();  // Before the trim below.
+  cells_.resize(rounded);
+  // The window of a sliding layer that did not come along would be computed without, wrongly.
+  for (SequenceId sequence = 0; sequence < sequences_.size(); ++sequence) {
+    if (sequences_[sequence].tokens > 0 &&
+        !holds(context_.get(), sequence, sequences_[sequence].tokens)) {
+      log::warning("sequence {} did not outlive a change of the KV cache", sequence);
+      forget(sequence);
+    }
+  }
+  clear_cache();
+  return rounded;
+}
+
+Bytes LlamaEngine::state_bytes(SequenceId sequence) const {
+  if (sequences_.at(sequence).tokens == 0) return Bytes();
+  return sequence_state_bytes(context_.get(), sequence);
+}
+
+Result<void> LlamaEngine::save_state(SequenceId sequence, std::string& out) const {
+  out.clear();
+  if (sequences_.at(sequence).tokens == 0) return {};
+  return save_sequence(context_.get(), sequence, out);
+}
+
+Result<void> LlamaEngine::restore_state(SequenceId sequence, std::string_view state,
+                                        std::uint32_t tokens) {
+  forget(sequence);
+  if (tokens > cells_.free_count()) {
+    return fail(Code::kOutOfMemory,
+                fmt::format("{} tokens need cells, {} are free", tokens, cells_.free_count()));
+  }
+  if (!context_) {
+    if (Result<void> opened = open_context(); !opened) return opened;
+  }
+  if (Result<void> restored = restore_sequence(context_.get(), sequence, state, tokens);
+      !restored) {
+    forget(sequence);
+    return restored;
+  }
+  cells_.extend(sequence, tokens);
+  at(sequence).tokens = tokens;
+  return {};
+}
+
+std::string LlamaEngine::state_format() const {
+  const llama_context_params params = context_params(options_);
+  return fmt::format("llama {} {} K {} V {}", ggml_version(), ggml_commit(),
+                     ggml_type_name(params.type_k), ggml_type_name(params.type_v));
 }
 
 Bytes LlamaEngine::clear_cache() {

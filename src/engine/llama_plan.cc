@@ -64,9 +64,17 @@ struct FreeContext {
 Bytes process_bytes(const LoadOptions& options, std::uint64_t vocabulary) {
   constexpr std::uint64_t kProgram = 48ULL << 20;  // Code, heap, graphs, template; 30 MB measured.
   constexpr std::uint64_t kPerPiece = 240;         // Text, score, two hash maps; 190 measured.
-  constexpr std::uint64_t kPerCell = 160;  // Position, set of sequences, a node of a std::set.
+  constexpr std::uint64_t kPerCell = 192;  // Position, set of sequences, a node of a std::set.
   const std::uint64_t logits = options.sequences_max * vocabulary * sizeof(float);
-  return Bytes(kProgram + kPerPiece * vocabulary + kPerCell * options.context_tokens + logits);
+  return Bytes(kProgram + kPerPiece * vocabulary + kPerCell * options.cells + logits);
+}
+
+/// A saved state of all sequences has the rows of the used cells, and for each cell its position
+/// and its sequences; a model with sliding windows has two caches.
+Bytes resize_copy_bytes(const LoadOptions& options, std::uint64_t kv) {
+  constexpr std::uint64_t kHeads = 64ULL << 10;  // Of the state and of its layers.
+  const std::uint64_t per_cell = 2 * sizeof(std::int32_t) * (1 + options.sequences_max);
+  return Bytes(kv + 2 * per_cell * options.cells + kHeads);
 }
 
 Result<Plan> plan_opened(LoadOptions options) {
@@ -88,15 +96,17 @@ Result<Plan> plan_opened(LoadOptions options) {
   plan.context_tokens = options.context_tokens == 0
                             ? plan.context_train_tokens
                             : std::min(options.context_tokens, plan.context_train_tokens);
-  options.context_tokens = plan.context_tokens;
+  const bool has_window_only = options.cells == 0;
+  if (has_window_only) options.cells = plan.context_tokens;
   const std::unique_ptr<llama_context, FreeContext> context(
       llama_init_from_model(model.get(), context_params(options)));
   if (!context) {
     return fail(Code::kInvalidArgument,
-                fmt::format("{}: no context of {} tokens: {}", options.model_path,
-                            plan.context_tokens, last_llama_error()));
+                fmt::format("{}: no KV cache of {} cells: {}", options.model_path, options.cells,
+                            last_llama_error()));
   }
-  plan.context_tokens = options.context_tokens = llama_n_ctx(context.get());
+  plan.cells = options.cells = llama_n_ctx(context.get());  // llama.cpp rounds up.
+  if (has_window_only) plan.context_tokens = plan.cells;
 
   const ggml_backend_buffer_type_t plain = ggml_backend_cpu_buffer_type();
   std::uint64_t copied = 0;
@@ -114,6 +124,7 @@ Result<Plan> plan_opened(LoadOptions options) {
   plan.estimate.weights_copied = Bytes(copied);
   plan.estimate.kv = Bytes(kv);
   plan.estimate.compute = Bytes(compute);
+  plan.resize_copy = resize_copy_bytes(options, kv);
   plan.estimate.process = process_bytes(
       options,
       static_cast<std::uint64_t>(llama_vocab_n_tokens(llama_model_get_vocab(model.get()))));
@@ -170,7 +181,7 @@ llama_model_params model_params() {
 
 llama_context_params context_params(const LoadOptions& options) {
   llama_context_params params = llama_context_default_params();
-  params.n_ctx = options.context_tokens;
+  params.n_ctx = options.cells;
   params.n_batch = options.step_tokens_max;
   params.n_ubatch = options.step_tokens_max;
   params.n_seq_max = options.sequences_max;

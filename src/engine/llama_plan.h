@@ -22,7 +22,7 @@ Result<void> check_model_file(const std::string& path);
 
 llama_model_params model_params();
 
-/// `context_tokens` of the options must be what the plan says, not 0.
+/// `cells` of the options must not be 0.
 llama_context_params context_params(const LoadOptions& options);
 
 /// REQUIRES: start_llama().

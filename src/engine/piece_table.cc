@@ -11,6 +11,11 @@ std::optional<std::uint32_t> PieceTable::try_intern(std::string_view piece) {
   return id;
 }
 
+std::size_t PieceTable::size() const {
+  const std::lock_guard lock(mutex_);
+  return pieces_.size();
+}
+
 void PieceTable::append(std::uint32_t id, std::string& out) const {
   const std::lock_guard lock(mutex_);
   if (id < pieces_.size()) out += pieces_[id];

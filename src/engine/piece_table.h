@@ -21,6 +21,8 @@ class PieceTable {
   /// Empty: the table is full and `piece` is not in it.
   std::optional<std::uint32_t> try_intern(std::string_view piece);
 
+  std::size_t size() const;
+
   /// Appends the piece with `id`, or nothing where there is none.
   void append(std::uint32_t id, std::string& out) const;
 

@@ -115,6 +115,16 @@ class ScriptedEngine final : public Engine {
   Bytes clear_cache() override;
   Bytes release_buffers() override { return Bytes(); }  // Its cells are numbers in a table.
   Bytes kv_per_token() const override { return model_.kv_per_token; }
+  std::uint32_t cells() const override { return static_cast<std::uint32_t>(cells_.size()); }
+  std::uint32_t cells_used(std::span<const SequenceId> sequences) const override {
+    return static_cast<std::uint32_t>(cells_.held_by(sequences));
+  }
+  Result<std::uint32_t> resize(std::uint32_t cells) override;
+  Bytes state_bytes(SequenceId sequence) const override;
+  Result<void> save_state(SequenceId sequence, std::string& out) const override;
+  Result<void> restore_state(SequenceId sequence, std::string_view state,
+                             std::uint32_t tokens) override;
+  std::string state_format() const override { return "scripted 1"; }
 
  private:
   /// The answer that a sequence is in: where its tokens begin, and what it says.
@@ -162,12 +172,14 @@ Result<Plan> ScriptedEngine::plan(const LoadOptions& options) {
   plan.context_tokens = options.context_tokens == 0
                             ? model->context_tokens
                             : std::min(options.context_tokens, model->context_tokens);
+  plan.cells = options.cells == 0 ? plan.context_tokens : options.cells;
+  plan.resize_copy = Bytes(model->kv_per_token.count() * plan.cells);
   if (model->plan_total) {
     plan.estimate.weights_copied = *model->plan_total;
     return plan;
   }
   plan.estimate.weights_copied = model->weights;
-  plan.estimate.kv = Bytes(model->kv_per_token.count() * plan.context_tokens);
+  plan.estimate.kv = Bytes(model->kv_per_token.count() * plan.cells);
   plan.estimate.process = kProcess;
   return plan;
 }
@@ -197,9 +209,10 @@ Result<ModelInfo> ScriptedEngine::load(const LoadOptions& options,
   }
   model_ = *model;
   step_tokens_max_ = options.step_tokens_max;
-  cells_ = CellTable(planned->context_tokens, options.sequences_max);
+  cells_ = CellTable(planned->cells, options.sequences_max);
   sequences_.resize(options.sequences_max);
-  return ModelInfo{"scripted", planned->context_tokens, planned->context_train_tokens};
+  return ModelInfo{"scripted", planned->context_tokens, planned->context_train_tokens,
+                   planned->cells};
 }
 
 Result<Token> ScriptedEngine::intern(std::string_view piece) const {
@@ -391,6 +404,46 @@ void ScriptedEngine::pass(Duration duration) {
     tick();
     duration -= slice;
   }
+}
+
+Result<std::uint32_t> ScriptedEngine::resize(std::uint32_t cells) {
+  const std::size_t used = cells_.size() - cells_.free_count();
+  if (cells == 0 || used > cells) {
+    return fail(Code::kInvalidArgument, fmt::format("{} cells for {} that are used", cells, used));
+  }
+  cells_.resize(cells);
+  return cells;
+}
+
+Bytes ScriptedEngine::state_bytes(SequenceId sequence) const {
+  return Bytes(sequences_.at(sequence).tokens.size() * sizeof(Token));
+}
+
+Result<void> ScriptedEngine::save_state(SequenceId sequence, std::string& out) const {
+  const std::vector<Token>& tokens = sequences_.at(sequence).tokens;
+  out.assign(reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(Token));
+  return {};
+}
+
+Result<void> ScriptedEngine::restore_state(SequenceId sequence, std::string_view state,
+                                           std::uint32_t tokens) {
+  keep_prefix(sequence, 0);
+  if (state.size() != tokens * sizeof(Token)) {
+    return fail(Code::kInvalidArgument, "a state of another number of tokens");
+  }
+  std::vector<Token> held(tokens);
+  std::memcpy(held.data(), state.data(), state.size());
+  const auto end = kFirstPiece + static_cast<Token>(pieces_.size());
+  if (std::any_of(held.begin(), held.end(), [&](Token t) { return t < 0 || t >= end; })) {
+    return fail(Code::kInvalidArgument, "a state with tokens that are none");
+  }
+  if (tokens > cells_.free_count()) {
+    return fail(Code::kOutOfMemory,
+                fmt::format("{} tokens need cells, {} are free", tokens, cells_.free_count()));
+  }
+  cells_.extend(sequence, tokens);
+  at(sequence).tokens = std::move(held);
+  return {};
 }
 
 Bytes ScriptedEngine::clear_cache() {

@@ -213,6 +213,94 @@ TEST_F(ScriptedEngineTest, WithoutFreeCellsNothingChanges) {
   EXPECT_EQ(engine_->keep_prefix(0, 99), 5U);
 }
 
+TEST_F(ScriptedEngineTest, PlansAndLoadsTheCellsOfTheOptionsBesideTheWindow) {
+  write_model("kv_kib_per_token 2\ncontext_tokens 1000\n");
+  options_.cells = 64;
+  const Result<Plan> plan = engine_->plan(options_);
+  ASSERT_TRUE(plan) << plan.error().message;
+  EXPECT_EQ(plan->context_tokens, 1000U);
+  EXPECT_EQ(plan->cells, 64U);
+  EXPECT_EQ(plan->estimate.kv, Bytes(64 * 2048));
+  EXPECT_EQ(plan->resize_copy, Bytes(64 * 2048));
+  const Result<ModelInfo> info = engine_->load(options_, [](float) {});
+  ASSERT_TRUE(info) << info.error().message;
+  EXPECT_EQ(info->context_tokens, 1000U);
+  EXPECT_EQ(info->cells, 64U);
+  EXPECT_EQ(engine_->cells(), 64U);
+}
+
+TEST_F(ScriptedEngineTest, AResizeCarriesOverWhatIsHeldAndWhatIsShared) {
+  options_.cells = 20;
+  load();
+  const std::vector<Token> tokens = ask("script: say a b c d e");  // 10 with markers.
+  ASSERT_EQ(tokens.size(), 10U);
+  const std::vector<Token> answer = generate(0, tokens);
+  engine_->keep_prefix(0, 10);
+  ASSERT_EQ(engine_->share_prefix(0, 1, 9), 9U);
+  const std::vector<SequenceId> both = {0, 1};
+  EXPECT_EQ(engine_->cells_used(both), 10U);
+  EXPECT_EQ(engine_->cells_used({&both[1], 1}), 9U);
+  for (const std::uint32_t cells : {40U, 10U, 30U}) {
+    const Result<std::uint32_t> resized = engine_->resize(cells);
+    ASSERT_TRUE(resized) << resized.error().message;
+    EXPECT_EQ(*resized, cells);
+    EXPECT_EQ(engine_->cells(), cells);
+    EXPECT_EQ(engine_->cells_used(both), 10U) << "shared cells stay shared";
+  }
+  EXPECT_EQ(generate(1, {tokens.back()}), answer);
+  EXPECT_EQ(engine_->keep_prefix(0, 99), 10U);
+}
+
+TEST_F(ScriptedEngineTest, AResizeBelowWhatIsHeldOrToNothingChangesNothing) {
+  options_.cells = 20;
+  load();
+  const std::vector<Token> tokens = ask("script: say a b c");
+  ASSERT_TRUE(step(0, tokens));
+  EXPECT_EQ(engine_->resize(7).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(engine_->resize(0).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(engine_->cells(), 20U);
+  EXPECT_EQ(engine_->keep_prefix(0, 99), 8U);
+  EXPECT_TRUE(engine_->resize(8)) << "just as many as are held";
+  EXPECT_EQ(step(0, {tokens[0]}).error().code, Code::kOutOfMemory);
+}
+
+TEST_F(ScriptedEngineTest, ASavedStateGoesOnInAnotherSequence) {
+  options_.cells = 30;
+  load();
+  const std::vector<Token> tokens = ask("script: say a b c");
+  ASSERT_TRUE(step(0, {tokens.begin(), tokens.end() - 1}));
+  std::string state = "what was here before";
+  ASSERT_TRUE(engine_->save_state(0, state));
+  EXPECT_LE(state.size(), engine_->state_bytes(0).count());
+  engine_->keep_prefix(0, 0);
+  ASSERT_TRUE(engine_->restore_state(2, state, 7));
+  EXPECT_EQ(text_of(generate(2, {tokens.back()})), "a b c");
+  ASSERT_TRUE(engine_->save_state(1, state));
+  EXPECT_EQ(state, "") << "of a sequence that holds nothing";
+}
+
+TEST_F(ScriptedEngineTest, AStateThatIsNoneOrDoesNotFitLeavesItsSequenceEmptyAndNoOther) {
+  options_.cells = 16;
+  load();
+  const std::vector<Token> tokens = ask("script: say a b c");
+  ASSERT_TRUE(step(0, tokens));
+  std::string state;
+  ASSERT_TRUE(engine_->save_state(0, state));
+  const auto error_of = [&](std::string_view bytes, std::uint32_t count) {
+    EXPECT_TRUE(engine_->restore_state(1, state, 8));
+    const Result<void> restored = engine_->restore_state(1, bytes, count);
+    EXPECT_FALSE(restored);
+    EXPECT_EQ(engine_->keep_prefix(1, 99), 0U);
+    EXPECT_EQ(engine_->keep_prefix(0, 99), 8U);
+    return restored ? Code::kInternal : restored.error().code;
+  };
+  EXPECT_EQ(error_of(state, 7), Code::kInvalidArgument);
+  EXPECT_EQ(error_of(state.substr(1), 8), Code::kInvalidArgument);
+  EXPECT_EQ(error_of(std::string(32, '\xFF'), 8), Code::kInvalidArgument);
+  EXPECT_EQ(error_of(std::string(32, '\x11'), 8), Code::kInvalidArgument);
+  EXPECT_EQ(error_of(state + std::string(4, '\0'), 9), Code::kOutOfMemory);
+}
+
 TEST_F(ScriptedEngineTest, TwoSequencesInOneStepAnswerInTheOrderOfTheInputs) {
   load();
   const std::vector<Token> one = ask("script: say one");

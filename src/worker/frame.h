@@ -19,7 +19,7 @@
 namespace pensieve::worker {
 
 inline constexpr std::uint16_t kFrameMagic = 0x4550;  // "PE"
-inline constexpr std::uint8_t kProtocolVersion = 1;
+inline constexpr std::uint8_t kProtocolVersion = 2;
 inline constexpr std::size_t kFrameHeaderBytes = 16;
 
 /// Longest payload. A request body is at most 32 MiB and JSON may double it by escapes.
@@ -34,6 +34,9 @@ enum class FrameType : std::uint8_t {
   kCountTokens = 5,
   kClearCache = 6,
   kShutdown = 7,
+  kLimits = 8,          // What the worker may use from now on.
+  kResize = 9,          // Answered by one kResized, also where nothing could be changed.
+  kResizeRefused = 10,  // No to the last kNeedCells.
   // Worker to gateway.
   kHello = 32,
   kPlanned = 33,
@@ -48,6 +51,8 @@ enum class FrameType : std::uint8_t {
   kCounted = 42,
   kCleared = 43,
   kHeartbeat = 44,
+  kNeedCells = 45,
+  kResized = 46,
 };
 
 struct FrameHeader {

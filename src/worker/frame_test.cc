@@ -21,7 +21,7 @@ std::string_view as_text(const HeaderBytes& bytes) {
 }
 
 TEST(FrameTest, TheHeaderIsWhatTheDrawingSays) {
-  const HeaderBytes expected = {std::byte{'P'}, std::byte{'E'}, std::byte{1},
+  const HeaderBytes expected = {std::byte{'P'}, std::byte{'E'}, std::byte{2},
                                 std::byte{38},  std::byte{2},   std::byte{1}};
   HeaderBytes bytes = good_header();
   EXPECT_EQ(bytes[8], std::byte{5});
@@ -30,8 +30,9 @@ TEST(FrameTest, TheHeaderIsWhatTheDrawingSays) {
 }
 
 TEST(FrameTest, AHeaderComesBackAsItWas) {
-  for (const FrameType type : {FrameType::kPlan, FrameType::kShutdown, FrameType::kHello,
-                               FrameType::kText, FrameType::kHeartbeat}) {
+  for (const FrameType type :
+       {FrameType::kPlan, FrameType::kShutdown, FrameType::kHello, FrameType::kText,
+        FrameType::kHeartbeat, FrameType::kResizeRefused, FrameType::kResized}) {
     const Result<FrameHeader> header = decode_header(encode_header({type, 0xFEDCBA98, 0x01020304}));
     ASSERT_TRUE(header) << header.error().message;
     EXPECT_EQ(header->type, type);
@@ -51,8 +52,8 @@ TEST(FrameTest, AnotherMagicVersionOrTypeIsRefused) {
   EXPECT_TRUE(refused(1, 'e'));
   EXPECT_TRUE(refused(2, kProtocolVersion - 1));
   EXPECT_TRUE(refused(2, kProtocolVersion + 1));
-  for (const int type : {0, 8, 31, 45, 255}) EXPECT_TRUE(refused(3, type)) << type;
-  for (const int type : {1, 7, 32, 44}) EXPECT_FALSE(refused(3, type)) << type;
+  for (const int type : {0, 11, 31, 47, 255}) EXPECT_TRUE(refused(3, type)) << type;
+  for (const int type : {1, 10, 32, 46}) EXPECT_FALSE(refused(3, type)) << type;
 }
 
 TEST(FrameTest, TheLongestPayloadIsAllowedAndOneByteMoreIsNot) {

@@ -1,55 +1,17 @@
 #include "worker/messages.h"
 
-#include <fmt/core.h>
 #include <stdexcept>
 
 #include <boost/json.hpp>
+
+#include "worker/payload_fields.h"
 
 namespace pensieve::worker {
 namespace {
 
 namespace json = boost::json;
 
-/// Reads fields of one payload. Boost.JSON reports a wrong shape by exception; decode() turns it
-/// into an Error, so that no exception leaves this file.
-class Fields {
- public:
-  explicit Fields(const json::value& value) : object_(value.as_object()) {}
-
-  const json::value& at(std::string_view key) const { return object_.at(key); }
-  std::string text(std::string_view key) const { return std::string(at(key).as_string()); }
-  bool flag(std::string_view key) const { return at(key).as_bool(); }
-  double number(std::string_view key) const { return at(key).to_number<double>(); }
-  std::uint32_t u32(std::string_view key) const { return at(key).to_number<std::uint32_t>(); }
-  Bytes bytes(std::string_view key) const { return Bytes(at(key).to_number<std::uint64_t>()); }
-
-  template <class E>
-  E enumerator(std::string_view key, E last) const {
-    const auto value = at(key).to_number<std::uint8_t>();
-    if (value > static_cast<std::uint8_t>(last)) throw std::out_of_range(std::string(key));
-    return static_cast<E>(value);
-  }
-
-  template <class T>
-  std::optional<T> optional(std::string_view key) const {
-    const json::value* value = object_.if_contains(key);
-    if (value == nullptr) return std::nullopt;
-    return value->to_number<T>();
-  }
-
- private:
-  const json::object& object_;
-};
-
-template <class T, class Read>
-Result<T> decode(std::string_view what, std::string_view payload, const Read& read) {
-  try {
-    const json::value value = json::parse(payload);
-    return read(Fields(value));
-  } catch (const std::exception& error) {
-    return fail(Code::kInvalidArgument, fmt::format("bad {} frame: {}", what, error.what()));
-  }
-}
+using Fields = PayloadFields;
 
 json::object to_json(const engine::Prompt& prompt) {
   json::array messages;
@@ -89,7 +51,7 @@ std::string encode(const Hello& hello) {
 }
 
 Result<Hello> decode_hello(std::string_view payload) {
-  return decode<Hello>("hello", payload, [](const Fields& fields) {
+  return decode_payload<Hello>("hello", payload, [](const Fields& fields) {
     Hello hello{fields.text("engine"), fields.text("version")};
     for (const json::value& item : fields.at("protections").as_array()) {
       const Fields protection(item);
@@ -103,16 +65,20 @@ Result<Hello> decode_hello(std::string_view payload) {
 std::string encode(const engine::LoadOptions& options) {
   return json::serialize(json::object{{"model_path", options.model_path},
                                       {"context_tokens", options.context_tokens},
+                                      {"cells", options.cells},
+                                      {"cells_max", options.cells_max},
                                       {"sequences_max", options.sequences_max},
                                       {"step_tokens_max", options.step_tokens_max},
                                       {"threads", options.threads}});
 }
 
 Result<engine::LoadOptions> decode_load_options(std::string_view payload) {
-  return decode<engine::LoadOptions>("load", payload, [](const Fields& fields) {
+  return decode_payload<engine::LoadOptions>("load", payload, [](const Fields& fields) {
     engine::LoadOptions options;
     options.model_path = fields.text("model_path");
     options.context_tokens = fields.u32("context_tokens");
+    options.cells = fields.u32("cells");
+    options.cells_max = fields.u32("cells_max");
     options.sequences_max = fields.u32("sequences_max");
     options.step_tokens_max = fields.u32("step_tokens_max");
     options.threads = fields.u32("threads");
@@ -128,11 +94,13 @@ std::string encode(const engine::Plan& plan) {
                                       {"compute", estimate.compute.count()},
                                       {"process", estimate.process.count()},
                                       {"context_tokens", plan.context_tokens},
-                                      {"context_train_tokens", plan.context_train_tokens}});
+                                      {"context_train_tokens", plan.context_train_tokens},
+                                      {"cells", plan.cells},
+                                      {"resize_copy", plan.resize_copy.count()}});
 }
 
 Result<engine::Plan> decode_plan(std::string_view payload) {
-  return decode<engine::Plan>("plan", payload, [](const Fields& fields) {
+  return decode_payload<engine::Plan>("plan", payload, [](const Fields& fields) {
     engine::Plan plan;
     plan.estimate.weights_mapped = fields.bytes("weights_mapped");
     plan.estimate.weights_copied = fields.bytes("weights_copied");
@@ -141,6 +109,8 @@ Result<engine::Plan> decode_plan(std::string_view payload) {
     plan.estimate.process = fields.bytes("process");
     plan.context_tokens = fields.u32("context_tokens");
     plan.context_train_tokens = fields.u32("context_train_tokens");
+    plan.cells = fields.u32("cells");
+    plan.resize_copy = fields.bytes("resize_copy");
     return plan;
   });
 }
@@ -148,15 +118,17 @@ Result<engine::Plan> decode_plan(std::string_view payload) {
 std::string encode(const engine::ModelInfo& info) {
   return json::serialize(json::object{{"description", info.description},
                                       {"context_tokens", info.context_tokens},
-                                      {"context_train_tokens", info.context_train_tokens}});
+                                      {"context_train_tokens", info.context_train_tokens},
+                                      {"cells", info.cells}});
 }
 
 Result<engine::ModelInfo> decode_model_info(std::string_view payload) {
-  return decode<engine::ModelInfo>("loaded", payload, [](const Fields& fields) {
+  return decode_payload<engine::ModelInfo>("loaded", payload, [](const Fields& fields) {
     engine::ModelInfo info;
     info.description = fields.text("description");
     info.context_tokens = fields.u32("context_tokens");
     info.context_train_tokens = fields.u32("context_train_tokens");
+    info.cells = fields.u32("cells");
     return info;
   });
 }
@@ -166,7 +138,7 @@ std::string encode(const engine::Prompt& prompt) {
 }
 
 Result<engine::Prompt> decode_prompt(std::string_view payload) {
-  return decode<engine::Prompt>(
+  return decode_payload<engine::Prompt>(
       "count", payload, [](const Fields& fields) { return prompt_from(fields.at("prompt")); });
 }
 
@@ -185,7 +157,7 @@ std::string encode(const GenerateRequest& request) {
 }
 
 Result<GenerateRequest> decode_generate_request(std::string_view payload) {
-  return decode<GenerateRequest>("generate", payload, [](const Fields& fields) {
+  return decode_payload<GenerateRequest>("generate", payload, [](const Fields& fields) {
     GenerateRequest request;
     request.prompt = prompt_from(fields.at("prompt"));
     request.output_tokens_max = fields.u32("output_tokens_max");
@@ -207,7 +179,7 @@ std::string encode(const Accepted& accepted) {
 }
 
 Result<Accepted> decode_accepted(std::string_view payload) {
-  return decode<Accepted>("accepted", payload, [](const Fields& fields) {
+  return decode_payload<Accepted>("accepted", payload, [](const Fields& fields) {
     return Accepted{fields.u32("input_tokens")};
   });
 }
@@ -217,8 +189,9 @@ std::string encode(const Started& started) {
 }
 
 Result<Started> decode_started(std::string_view payload) {
-  return decode<Started>("started", payload,
-                         [](const Fields& fields) { return Started{fields.u32("cached_tokens")}; });
+  return decode_payload<Started>("started", payload, [](const Fields& fields) {
+    return Started{fields.u32("cached_tokens")};
+  });
 }
 
 std::string encode(const Done& done) {
@@ -230,7 +203,7 @@ std::string encode(const Done& done) {
 }
 
 Result<Done> decode_done(std::string_view payload) {
-  return decode<Done>("done", payload, [](const Fields& fields) {
+  return decode_payload<Done>("done", payload, [](const Fields& fields) {
     return Done{fields.enumerator("cause", StopCause::kWindowFull), fields.text("stop_sequence"),
                 fields.u32("output_tokens"), fields.number("prefill_seconds"),
                 fields.number("decode_seconds")};
@@ -243,24 +216,21 @@ std::string encode(const Failed& failed) {
 }
 
 Result<Failed> decode_failed(std::string_view payload) {
-  return decode<Failed>("failed", payload, [](const Fields& fields) {
+  return decode_payload<Failed>("failed", payload, [](const Fields& fields) {
     return Failed{fields.enumerator("code", Code::kInternal), fields.text("message")};
   });
 }
 
 std::string encode(const Refused& refused) {
-  json::object object{{"level", static_cast<unsigned>(refused.level)}};
+  json::object object{{"level", static_cast<unsigned>(refused.level)}, {"reason", refused.reason}};
   if (refused.available) object["available"] = refused.available->count();
   return json::serialize(object);
 }
 
 Result<Refused> decode_refused(std::string_view payload) {
-  return decode<Refused>("refused", payload, [](const Fields& fields) {
-    Refused refused{fields.enumerator("level", memory::Level::kEmergency), std::nullopt};
-    if (const auto available = fields.optional<std::uint64_t>("available")) {
-      refused.available = Bytes(*available);
-    }
-    return refused;
+  return decode_payload<Refused>("refused", payload, [](const Fields& fields) {
+    return Refused{fields.enumerator("level", memory::Level::kEmergency),
+                   fields.optional_bytes("available"), fields.text("reason")};
   });
 }
 
@@ -269,8 +239,8 @@ std::string encode(const Counted& counted) {
 }
 
 Result<Counted> decode_counted(std::string_view payload) {
-  return decode<Counted>("counted", payload,
-                         [](const Fields& fields) { return Counted{fields.u32("input_tokens")}; });
+  return decode_payload<Counted>(
+      "counted", payload, [](const Fields& fields) { return Counted{fields.u32("input_tokens")}; });
 }
 
 std::string encode(const Cleared& cleared) {
@@ -279,7 +249,7 @@ std::string encode(const Cleared& cleared) {
 }
 
 Result<Cleared> decode_cleared(std::string_view payload) {
-  return decode<Cleared>("cleared", payload, [](const Fields& fields) {
+  return decode_payload<Cleared>("cleared", payload, [](const Fields& fields) {
     return Cleared{fields.u32("dropped_tokens"), fields.bytes("freed")};
   });
 }
@@ -288,14 +258,18 @@ std::string encode(const Heartbeat& heartbeat) {
   return json::serialize(json::object{{"running", heartbeat.running},
                                       {"waiting", heartbeat.waiting},
                                       {"cached_tokens", heartbeat.cached_tokens},
+                                      {"cells", heartbeat.cells},
+                                      {"cells_used", heartbeat.cells_used},
                                       {"resident", heartbeat.resident.count()},
                                       {"anonymous", heartbeat.anonymous.count()}});
 }
 
 Result<Heartbeat> decode_heartbeat(std::string_view payload) {
-  return decode<Heartbeat>("heartbeat", payload, [](const Fields& fields) {
-    return Heartbeat{fields.u32("running"), fields.u32("waiting"), fields.u32("cached_tokens"),
-                     fields.bytes("resident"), fields.bytes("anonymous")};
+  return decode_payload<Heartbeat>("heartbeat", payload, [](const Fields& fields) {
+    return Heartbeat{fields.u32("running"),       fields.u32("waiting"),
+                     fields.u32("cached_tokens"), fields.u32("cells"),
+                     fields.u32("cells_used"),    fields.bytes("resident"),
+                     fields.bytes("anonymous")};
   });
 }
 

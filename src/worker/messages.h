@@ -13,6 +13,7 @@
 #include "base/protection.h"
 #include "engine/engine.h"
 #include "memory/level.h"
+#include "worker/memory_messages.h"
 
 namespace pensieve::worker {
 
@@ -58,10 +59,12 @@ struct Failed {
   std::string message;
 };
 
-/// kRefused: the worker's own memory check, right before generation, says no.
+/// kRefused: the worker has no memory for it: its own check, right before generation, says no, or
+/// the request needs KV cells that were refused for too long.
 struct Refused {
   memory::Level level = memory::Level::kCritical;
   std::optional<Bytes> available;
+  std::string reason = {};  // For people. Empty: level and available say it all.
 };
 
 /// kCounted.
@@ -79,7 +82,9 @@ struct Cleared {
 struct Heartbeat {
   std::uint32_t running = 0;
   std::uint32_t waiting = 0;
-  std::uint32_t cached_tokens = 0;  // KV cells in use, over all sequences.
+  std::uint32_t cached_tokens = 0;  // Held, over all sequences; shared ones count for each.
+  std::uint32_t cells = 0;          // Of the KV cache; 0 before a load.
+  std::uint32_t cells_used = 0;     // Of those.
   Bytes resident;                   // Of the worker process, all pages.
   Bytes anonymous;                  // Of those, what no file backs: what a load really took.
 };

@@ -51,12 +51,16 @@ TEST(MessagesTest, LoadOptionsComeBackAsTheyWere) {
   const Result<engine::LoadOptions> options =
       decode_load_options(encode(engine::LoadOptions{.model_path = kOdd,
                                                      .context_tokens = kMost,
+                                                     .cells = kMost - 1,
+                                                     .cells_max = 7,
                                                      .sequences_max = 2,
                                                      .step_tokens_max = 3,
                                                      .threads = 0}));
   ASSERT_TRUE(options) << options.error().message;
   EXPECT_EQ(options->model_path, kOdd);
   EXPECT_EQ(options->context_tokens, kMost);
+  EXPECT_EQ(options->cells, kMost - 1);
+  EXPECT_EQ(options->cells_max, 7U);
   EXPECT_EQ(options->sequences_max, 2U);
   EXPECT_EQ(options->step_tokens_max, 3U);
   EXPECT_EQ(options->threads, 0U);
@@ -71,6 +75,8 @@ TEST(MessagesTest, APlanComesBackToTheByte) {
                    .process = Bytes()};
   plan.context_tokens = 5;
   plan.context_train_tokens = 6;
+  plan.cells = 7;
+  plan.resize_copy = Bytes((1ULL << 60) + 3);
   const Result<engine::Plan> back = decode_plan(encode(plan));
   ASSERT_TRUE(back) << back.error().message;
   EXPECT_EQ(back->estimate.weights_mapped, plan.estimate.weights_mapped);
@@ -80,14 +86,18 @@ TEST(MessagesTest, APlanComesBackToTheByte) {
   EXPECT_EQ(back->estimate.process, Bytes());
   EXPECT_EQ(back->context_tokens, 5U);
   EXPECT_EQ(back->context_train_tokens, 6U);
+  EXPECT_EQ(back->cells, 7U);
+  EXPECT_EQ(back->resize_copy, plan.resize_copy);
 }
 
 TEST(MessagesTest, ModelInfoComesBackAsItWas) {
-  const Result<engine::ModelInfo> info = decode_model_info(encode(engine::ModelInfo{kOdd, 1, 2}));
+  const Result<engine::ModelInfo> info =
+      decode_model_info(encode(engine::ModelInfo{kOdd, 1, 2, 3}));
   ASSERT_TRUE(info) << info.error().message;
   EXPECT_EQ(info->description, kOdd);
   EXPECT_EQ(info->context_tokens, 1U);
   EXPECT_EQ(info->context_train_tokens, 2U);
+  EXPECT_EQ(info->cells, 3U);
 }
 
 TEST(MessagesTest, APromptComesBackAsItWas) {
@@ -165,10 +175,12 @@ TEST(MessagesTest, FailedComesBackAsItWasForEachCode) {
 }
 
 TEST(MessagesTest, RefusedKeepsZeroAndUnknownApart) {
-  const Result<Refused> zero = decode_refused(encode(Refused{memory::Level::kEmergency, Bytes()}));
+  const Result<Refused> zero =
+      decode_refused(encode(Refused{memory::Level::kEmergency, Bytes(), kOdd}));
   ASSERT_TRUE(zero) << zero.error().message;
   EXPECT_EQ(zero->level, memory::Level::kEmergency);
   EXPECT_EQ(zero->available, Bytes());
+  EXPECT_EQ(zero->reason, kOdd);
   const Result<Refused> unknown =
       decode_refused(encode(Refused{memory::Level::kCritical, std::nullopt}));
   ASSERT_TRUE(unknown) << unknown.error().message;
@@ -184,13 +196,48 @@ TEST(MessagesTest, TheSmallFiguresComeBackAsTheyWere) {
   ASSERT_TRUE(cleared) << cleared.error().message;
   EXPECT_EQ(cleared->dropped_tokens, 19U);
   EXPECT_EQ(cleared->freed, 20_GiB);
-  const Result<Heartbeat> heartbeat = decode_heartbeat(encode(Heartbeat{1, 2, 3, 4_MiB, Bytes(5)}));
+  const Result<Heartbeat> heartbeat =
+      decode_heartbeat(encode(Heartbeat{1, 2, 3, 6, 7, 4_MiB, Bytes(5)}));
   ASSERT_TRUE(heartbeat) << heartbeat.error().message;
   EXPECT_EQ(heartbeat->running, 1U);
   EXPECT_EQ(heartbeat->waiting, 2U);
   EXPECT_EQ(heartbeat->cached_tokens, 3U);
+  EXPECT_EQ(heartbeat->cells, 6U);
+  EXPECT_EQ(heartbeat->cells_used, 7U);
   EXPECT_EQ(heartbeat->resident, 4_MiB);
   EXPECT_EQ(heartbeat->anonymous, Bytes(5));
+}
+
+TEST(MessagesTest, LimitsComeBackAsTheyWere) {
+  const Limits limits{.sequences_max = 3,
+                      .step_tokens_max = kMost,
+                      .caches_grow = false,
+                      .parked_bytes_max = Bytes(std::numeric_limits<std::uint64_t>::max()),
+                      .stored_bytes_max = Bytes(1)};
+  const Result<Limits> back = decode_limits(encode(limits));
+  ASSERT_TRUE(back) << back.error().message;
+  EXPECT_EQ(*back, limits);
+  EXPECT_TRUE(decode_limits(encode(Limits{}))->caches_grow);
+}
+
+TEST(MessagesTest, WhatIsSaidOfCellsComesBackAsItWas) {
+  EXPECT_EQ(decode_resize(encode(Resize{kMost}))->cells, kMost);
+  const Result<NeedCells> need = decode_need_cells(encode(NeedCells{4096, 8192}));
+  ASSERT_TRUE(need) << need.error().message;
+  EXPECT_EQ(need->cells_now, 4096U);
+  EXPECT_EQ(need->cells_wanted, 8192U);
+  const Result<Resized> resized = decode_resized(encode(Resized{1, 2, 3}));
+  ASSERT_TRUE(resized) << resized.error().message;
+  EXPECT_EQ(resized->cells, 1U);
+  EXPECT_EQ(resized->cells_used, 2U);
+  EXPECT_EQ(resized->dropped_tokens, 3U);
+  const Result<ResizeRefused> refused =
+      decode_resize_refused(encode(ResizeRefused{memory::Level::kWarning, Bytes(), kOdd}));
+  ASSERT_TRUE(refused) << refused.error().message;
+  EXPECT_EQ(refused->level, memory::Level::kWarning);
+  EXPECT_EQ(refused->available, Bytes()) << "zero is not unknown";
+  EXPECT_EQ(refused->reason, kOdd);
+  EXPECT_EQ(decode_resize_refused(encode(ResizeRefused{}))->available, std::nullopt);
 }
 
 /// One kind of payload: a good one, and whether another can be read as the same kind.
@@ -225,6 +272,11 @@ std::vector<Kind> kinds() {
       kind("counted", encode(Counted{}), decode_counted),
       kind("cleared", encode(Cleared{}), decode_cleared),
       kind("heartbeat", encode(Heartbeat{}), decode_heartbeat),
+      kind("limits", encode(Limits{}), decode_limits),
+      kind("resize", encode(Resize{}), decode_resize),
+      kind("resize refused", encode(ResizeRefused{}), decode_resize_refused),
+      kind("need cells", encode(NeedCells{}), decode_need_cells),
+      kind("resized", encode(Resized{}), decode_resized),
   };
 }
 

@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -36,7 +38,7 @@ class FakeEngine final : public engine::Engine {
   };
 
   FakeEngine(std::size_t cells, std::size_t sequences)
-      : cells_(cells), sequences_(sequences), table_(cells, sequences) {}
+      : sequences_(sequences), table_(cells, sequences) {}
 
   // What the test sets.
   std::function<Token(const Tokens&)> next_token = hashed_token;
@@ -45,16 +47,20 @@ class FakeEngine final : public engine::Engine {
   std::optional<std::uint32_t> prefix_granularity;  // A prefix is kept in multiples of it only.
   std::optional<Error> step_error;
   std::optional<Error> sampling_error;
+  std::optional<Error> resize_error;
+  std::optional<Error> restore_error;
+  std::uint32_t cells_multiple = 1;  // resize() rounds up to one.
   std::function<void(std::size_t tokens)> during_step;
 
   // What the test looks at.
   std::vector<std::vector<Input>> steps;
   std::uint32_t clear_cache_calls = 0;
   std::uint32_t release_buffers_calls = 0;
-  std::uint32_t shared_tokens = 0;  // Over all calls of share_prefix().
-  std::uint32_t refused_steps = 0;  // For want of cells.
+  std::uint32_t shared_tokens = 0;     // Over all calls of share_prefix().
+  std::uint32_t refused_steps = 0;     // For want of cells.
+  std::vector<std::uint32_t> resizes;  // What was asked for.
 
-  std::size_t cells_used() const { return cells_ - table_.free_count(); }
+  std::size_t cells_used() const { return table_.size() - table_.free_count(); }
   std::size_t tokens_held() const {
     std::size_t sum = 0;
     for (const Tokens& tokens : sequences_) sum += tokens.size();
@@ -144,13 +150,52 @@ class FakeEngine final : public engine::Engine {
     return 100_MiB;
   }
   Bytes kv_per_token() const override { return Bytes(1); }
+  std::uint32_t cells() const override { return static_cast<std::uint32_t>(table_.size()); }
+  std::uint32_t cells_used(std::span<const engine::SequenceId> sequences) const override {
+    return static_cast<std::uint32_t>(table_.held_by(sequences));
+  }
+
+  Result<std::uint32_t> resize(std::uint32_t cells) override {
+    resizes.push_back(cells);
+    if (resize_error) return std::unexpected(*resize_error);
+    const std::uint32_t rounded_up = (cells + cells_multiple - 1) / cells_multiple * cells_multiple;
+    if (cells == 0 || cells_used() > rounded_up) {
+      return fail(Code::kInvalidArgument, "fewer cells than are used");
+    }
+    table_.resize(rounded_up);
+    return rounded_up;
+  }
+
+  /// A state is the tokens themselves, four bytes each.
+  Bytes state_bytes(engine::SequenceId sequence) const override {
+    return Bytes(sequences_.at(sequence).size() * sizeof(Token));
+  }
+  Result<void> save_state(engine::SequenceId sequence, std::string& out) const override {
+    const Tokens& held = sequences_.at(sequence);
+    out.assign(reinterpret_cast<const char*>(held.data()), held.size() * sizeof(Token));
+    return {};
+  }
+  Result<void> restore_state(engine::SequenceId sequence, std::string_view state,
+                             std::uint32_t tokens) override {
+    keep_prefix(sequence, 0);
+    if (restore_error) return std::unexpected(*restore_error);
+    if (state.size() != tokens * sizeof(Token)) {
+      return fail(Code::kInvalidArgument, "a state of another number of tokens");
+    }
+    if (tokens > table_.free_count()) return fail(Code::kOutOfMemory, "no free cells");
+    Tokens& held = sequences_.at(sequence);
+    held.resize(tokens);
+    std::memcpy(held.data(), state.data(), state.size());
+    table_.extend(sequence, tokens);
+    return {};
+  }
+  std::string state_format() const override { return "fake"; }
 
  private:
   std::uint32_t rounded(std::uint32_t tokens) const {
     return prefix_granularity ? tokens / *prefix_granularity * *prefix_granularity : tokens;
   }
 
-  std::size_t cells_;
   std::vector<Tokens> sequences_;
   engine::CellTable table_;
 };
