@@ -31,6 +31,8 @@ constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
 constexpr Duration kDiscardMax = std::chrono::seconds(5);
 constexpr std::size_t kDiscardBytesMax = 256U << 20;
 constexpr std::size_t kDiscardChunkBytes = 64U << 10;
+/// What a connection holds that says nothing. Choice: most requests' heads fit.
+constexpr std::size_t kFirstReadBytes = 1024;
 
 std::string lower(std::string_view text) {
   std::string out(text);
@@ -57,8 +59,9 @@ class BeastConnection final : public Connection,
                               private Exchange,
                               public std::enable_shared_from_this<BeastConnection> {
  public:
-  BeastConnection(asio::ip::tcp::socket socket, RequestSink& sink, const ConnectionLimits& limits)
-      : stream_(std::move(socket)), sink_(sink), limits_(limits) {}
+  BeastConnection(asio::ip::tcp::socket socket, RequestSink& sink, ConnectionWatcher& watcher,
+                  const ConnectionLimits& limits)
+      : stream_(std::move(socket)), sink_(sink), watcher_(watcher), limits_(limits) {}
 
   asio::awaitable<void> serve();
   void close_when_idle() override;
@@ -90,6 +93,7 @@ class BeastConnection final : public Connection,
 
   beast::tcp_stream stream_;
   RequestSink& sink_;
+  ConnectionWatcher& watcher_;
   const ConnectionLimits limits_;
   beast::flat_buffer buffer_;
 
@@ -108,12 +112,17 @@ class BeastConnection final : public Connection,
 asio::awaitable<void> BeastConnection::serve() {
   const auto self = shared_from_this();
   while (!closing_ && !client_gone_) {
+    watcher_.on_waiting(*this);
     const bool readable = co_await read_request();
     if (!readable) break;
+    watcher_.on_answering(*this);
     co_await answer();
     if (!keep_alive_) break;
+    // A body may have left 64 KiB of room; a thousand idle connections shall not keep that.
+    if (buffer_.size() == 0) buffer_.shrink_to_fit();
   }
   close();
+  watcher_.on_end(*this);
 }
 
 asio::awaitable<bool> BeastConnection::read_request() {
@@ -121,7 +130,7 @@ asio::awaitable<bool> BeastConnection::read_request() {
   stream_.expires_after(limits_.idle_max);
   if (buffer_.size() == 0) {
     const auto [error, bytes] =
-        co_await stream_.async_read_some(buffer_.prepare(limits_.header_bytes_max / 8), kNoThrow);
+        co_await stream_.async_read_some(buffer_.prepare(kFirstReadBytes), kNoThrow);
     if (error) co_return false;
     buffer_.commit(bytes);
   }
@@ -293,11 +302,13 @@ std::string_view HttpRequest::header(std::string_view name) const {
 }
 
 std::shared_ptr<Connection> start_connection(asio::ip::tcp::socket socket, RequestSink& sink,
+                                             ConnectionWatcher& watcher,
                                              const ConnectionLimits& limits) {
   const asio::any_io_executor executor = socket.get_executor();
   beast::error_code ignored;
   socket.set_option(asio::ip::tcp::no_delay(true), ignored);
-  auto connection = std::make_shared<BeastConnection>(std::move(socket), sink, limits);
+  auto connection = std::make_shared<BeastConnection>(std::move(socket), sink, watcher, limits);
+  watcher.on_waiting(*connection);  // Before its coroutine runs, so that a burst is counted.
   asio::co_spawn(executor, connection->serve(), asio::detached);
   return connection;
 }

@@ -29,9 +29,22 @@ class Connection {
   virtual void abort() = 0;
 };
 
-/// Serves `socket` on its executor until the client or close_when_idle() ends it. The connection
-/// keeps itself alive; `sink` must outlive it.
+/// Is told what a connection is at. Called from the connection's executor.
+class ConnectionWatcher {
+ public:
+  virtual ~ConnectionWatcher() = default;
+  /// It waits for a request, or for the rest of one: its client's turn.
+  virtual void on_waiting(Connection& connection) = 0;
+  /// It answers a request: our turn.
+  virtual void on_answering(Connection& connection) = 0;
+  /// The last report; nothing may be done with it any more.
+  virtual void on_end(Connection& connection) = 0;
+};
+
+/// Serves `socket` on its executor until the client, abort() or close_when_idle() ends it. The
+/// connection keeps itself alive; `sink` and `watcher` must outlive it.
 std::shared_ptr<Connection> start_connection(boost::asio::ip::tcp::socket socket, RequestSink& sink,
+                                             ConnectionWatcher& watcher,
                                              const ConnectionLimits& limits);
 
 }  // namespace pensieve::gateway

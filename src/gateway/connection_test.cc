@@ -15,6 +15,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "gateway/connection_table.h"
 #include "gateway/testing/http_probe.h"
 
 namespace pensieve::gateway {
@@ -117,6 +118,7 @@ class ConnectionTest : public testing::Test {
   }
 
   ConnectionLimits limits;
+  ConnectionTable table{1000};
   std::vector<std::weak_ptr<Connection>> connections;
 
  private:
@@ -124,7 +126,7 @@ class ConnectionTest : public testing::Test {
     while (true) {
       auto [error, socket] = co_await acceptor_.async_accept(kNoThrow);
       if (error) co_return;
-      connections.push_back(start_connection(std::move(socket), sink, limits));
+      connections.push_back(start_connection(std::move(socket), sink, table, limits));
     }
   }
 

@@ -15,7 +15,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 
-#include "gateway/connection.h"
+#include "gateway/connection_table.h"
 #include "gateway/service.h"
 #include "memory/ledger.h"
 #include "memory/monitor.h"
@@ -113,7 +113,7 @@ class Bench {
  private:
   asio::awaitable<void> accept_one() {
     auto [error, socket] = co_await acceptor_.async_accept(kNoThrow);
-    if (!error) start_connection(std::move(socket), service_, {});
+    if (!error) start_connection(std::move(socket), service_, connections_, {});
   }
 
   asio::io_context io_{1};
@@ -124,6 +124,7 @@ class Bench {
   model::Pool pool_;
   Service service_;
   tcp::acceptor acceptor_;
+  ConnectionTable connections_{8};
 };
 
 }  // namespace

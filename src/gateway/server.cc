@@ -19,6 +19,7 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "base/log.h"
+#include "gateway/connection_table.h"
 #include "memory/ledger.h"
 #include "memory/report.h"
 
@@ -53,6 +54,7 @@ class Server {
         service_(pool_, monitor_, ledger_, clock, options.service,
                  [this] { begin_drain("a stop request"); }),
         acceptor_(io_),
+        connections_(connections_that_fit(options.connections_max)),
         signals_(io_),
         sample_timer_(io_) {}
 
@@ -67,6 +69,7 @@ class Server {
   asio::awaitable<void> drain();
   void begin_drain(std::string_view why);
   void note_level();
+  void note_crowd(bool full);
 
   const ServerOptions options_;
   const Clock& clock_;
@@ -76,12 +79,13 @@ class Server {
   model::Pool pool_;
   Service service_;
   tcp::acceptor acceptor_;
+  ConnectionTable connections_;
   asio::signal_set signals_;
   asio::steady_timer sample_timer_;
-  std::vector<std::weak_ptr<Connection>> connections_;
   std::function<void(const Started&)> on_started_;
   std::optional<StartFailure> failure_;
   std::optional<memory::Level> noted_level_;
+  bool crowded_ = false;  // As logged: new connections come at the cost of others.
   bool draining_ = false;
   bool drained_ = false;
 };
@@ -160,16 +164,31 @@ asio::awaitable<void> Server::accept_connections() {
     if (draining_ || error == asio::error::operation_aborted) co_return;
     if (error) {
       log::warning("accepting a connection: {}", error.message());
+      connections_.evict();  // Where descriptors have run out, that gives one back.
       asio::steady_timer pause(io_, kAcceptPause);
       co_await pause.async_wait(kNoThrow);
       continue;
     }
-    std::erase_if(connections_, [](const auto& connection) { return connection.expired(); });
-    if (connections_.size() >= options_.connections_max) {
-      log::warning("more than {} connections; the new one is closed", options_.connections_max);
-      continue;  // The socket closes here.
-    }
-    connections_.push_back(start_connection(std::move(socket), service_, options_.connection));
+    const bool full = connections_.status().open >= connections_.max();
+    const bool room = connections_.make_room();
+    note_crowd(full);
+    if (!room) continue;  // The socket closes here.
+    start_connection(std::move(socket), service_, connections_, options_.connection);
+  }
+}
+
+/// One line when the table has become full and one when it is not any more.
+void Server::note_crowd(bool full) {
+  const std::size_t open = connections_.status().open;
+  if (full && !crowded_) {
+    crowded_ = true;
+    log::warning("{} connections: from now on the longest waiting is closed for each new one",
+                 connections_.max());
+  } else if (crowded_ && open <= connections_.max() / 4 * 3) {
+    crowded_ = false;
+    const ConnectionTable::Status status = connections_.status();
+    log::info("{} connections: there is room again ({} were closed, {} refused so far)", open,
+              status.evicted, status.refused);
   }
 }
 
@@ -224,9 +243,7 @@ void Server::begin_drain(std::string_view why) {
 }
 
 asio::awaitable<void> Server::drain() {
-  for (const auto& weak : connections_) {
-    if (const auto connection = weak.lock()) connection->close_when_idle();
-  }
+  connections_.for_each([](Connection& connection) { connection.close_when_idle(); });
   const TimePoint deadline = clock_.now() + options_.drain_max;
   asio::steady_timer timer(io_);
   while (service_.requests_active() > 0 && clock_.now() < deadline) {
@@ -242,9 +259,7 @@ asio::awaitable<void> Server::drain() {
       co_await timer.async_wait(kNoThrow);
     }
   }
-  for (const auto& weak : connections_) {
-    if (const auto connection = weak.lock()) connection->abort();
-  }
+  connections_.for_each([](Connection& connection) { connection.abort(); });
   pool_.shut_down(kWorkerStopGrace);
   const TimePoint worker_deadline = clock_.now() + kWorkerEndMax;
   while (pool_.status().state != model::State::kUnloaded && clock_.now() < worker_deadline) {

@@ -19,7 +19,9 @@ namespace pensieve::gateway {
 struct ServerOptions {
   std::string host = "127.0.0.1";
   std::uint16_t port = 7777;  // 0: any free one.
-  std::uint32_t connections_max = 1024;
+  /// Twice the thousand slow streams that a server may have to bear. Fewer where RLIMIT_NOFILE says
+  /// so; see connections_that_fit().
+  std::uint32_t connections_max = 2048;
   Duration drain_max = std::chrono::seconds(5);
   ConnectionLimits connection;
   Service::Options service;

@@ -187,7 +187,7 @@ TEST_F(ServerTest, AChangeOfTheLevelIsLoggedOnceAndCounts) {
   EXPECT_EQ(log.find(line, first + 1), std::string::npos) << log;
 }
 
-TEST_F(ServerTest, MoreConnectionsThanTheLimitAreClosed) {
+TEST_F(ServerTest, BeyondTheLimitTheLongestWaitingConnectionGivesWayToTheNewest) {
   ServerOptions options = options_for(folder);
   options.connections_max = 2;
   RunningServer server(memory, std::move(options));
@@ -197,6 +197,25 @@ TEST_F(ServerTest, MoreConnectionsThanTheLimitAreClosed) {
   for (HttpProbe* probe : {&first, &second}) {
     probe->send(get("/health"));
     EXPECT_EQ(probe->answer().status, 200U);
+  }
+  HttpProbe third = server.connect();
+  third.send(get("/health"));
+  EXPECT_EQ(third.answer().status, 200U);
+  EXPECT_TRUE(first.closed_by_server());
+  second.send(get("/health"));
+  EXPECT_EQ(second.answer().status, 200U);
+}
+
+TEST_F(ServerTest, WhereAllConnectionsAreBeingAnsweredTheNewOneIsClosed) {
+  ServerOptions options = options_for(folder);
+  options.connections_max = 2;
+  RunningServer server(memory, std::move(options));
+  server.started();
+  HttpProbe first = server.connect();
+  HttpProbe second = server.connect();
+  for (HttpProbe* probe : {&first, &second}) {
+    probe->send(ask_stream("delay 20; endless word"));
+    EXPECT_EQ(probe->head().status, 200U);
   }
   HttpProbe third = server.connect();
   EXPECT_TRUE(third.closed_by_server());

@@ -87,7 +87,8 @@ asio::awaitable<void> TestServer::accept() {
   while (true) {
     auto [error, socket] = co_await acceptor_.async_accept(asio::as_tuple(asio::use_awaitable));
     if (error) co_return;
-    connections_.push_back(start_connection(std::move(socket), service_, options_.connection));
+    connections_.push_back(
+        start_connection(std::move(socket), service_, table_, options_.connection));
   }
 }
 

@@ -13,7 +13,7 @@
 #include <boost/asio/ip/tcp.hpp>
 
 #include "base/testing/fake_clock.h"
-#include "gateway/connection.h"
+#include "gateway/connection_table.h"
 #include "gateway/service.h"
 #include "gateway/testing/http_probe.h"
 #include "memory/ledger.h"
@@ -105,6 +105,7 @@ class TestServer {
   bool stop_asked_ = false;
   Service service_;
   boost::asio::ip::tcp::acceptor acceptor_;
+  ConnectionTable table_{1000};
   std::vector<std::weak_ptr<Connection>> connections_;
 };
 
