@@ -5,9 +5,13 @@ import pathlib
 import signal
 import sys
 
+from servers import ROOT
+
+sys.path.insert(0, str(ROOT / "tests"))  # What runs and attacks servers is shared with the tests.
+
 import check
 import serve
-from servers import ROOT
+import survival
 
 
 def arguments():
@@ -24,6 +28,11 @@ def arguments():
                          help="only this measurement (may be repeated)")
     serving.add_argument("--first", action="store_true",
                          help="on a busy machine: run before all other programs (as root)")
+    surviving = names.add_parser("survival", parents=[shared], help="who lives when memory ends")
+    surviving.add_argument("--vs", choices=["llama-server"], help="attack this server as well")
+    surviving.add_argument("--only", choices=list(survival.SCENARIOS), action="append",
+                           metavar="NAME", help="only this scenario (may be repeated)")
+    surviving.add_argument("--list", action="store_true", help="say which scenarios there are")
     return parser.parse_args()
 
 
@@ -32,4 +41,5 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     chosen = arguments()
     chosen.build = chosen.build.resolve()
-    sys.exit({"check": check.main, "serve": serve.main}[chosen.name](chosen))
+    benches = {"check": check.main, "serve": serve.main, "survival": survival.main}
+    sys.exit(benches[chosen.name](chosen))

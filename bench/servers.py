@@ -23,6 +23,13 @@ STREAMS_MAX = 4
 THREADS = 2
 
 
+def free_port():
+    """A port of loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Program:
     """A child process with its output in a file."""
 
@@ -52,6 +59,14 @@ class Program:
                 raise SystemExit(f"{self.name}: not within {START_SECONDS} s: {what}")
             time.sleep(0.05)
         return value
+
+    @staticmethod
+    def answers_health(port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        with contextlib.closing(connection), contextlib.suppress(OSError):
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        return False
 
     def forget(self):
         """Drops kept conversations, where a program keeps them in the way of others."""
@@ -83,22 +98,13 @@ class Pensieve(Program):
 
 class LlamaServer(Program):
     def __init__(self, folder, program):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         # With a unified KV cache, as ours is, each stream may use the whole window, and the four
         # share its cells; without, `-c` would be cut into four.
         command = [program, "-m", MODEL, "--host", "127.0.0.1", "--port", self.port,
                    "-c", CONTEXT_TOKENS, "-np", STREAMS_MAX, "-kvu", "-t", THREADS, "--no-webui"]
         super().__init__("llama-server", command, folder)
-        self.wait_for(self._healthy, "/health says ok")
-
-    def _healthy(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        with contextlib.closing(connection), contextlib.suppress(OSError):
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        return False
+        self.wait_for(lambda: self.answers_health(self.port), "/health says ok")
 
 
 class EngineAlone(Program):

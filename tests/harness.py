@@ -91,9 +91,12 @@ def die_with_the_tests():
 
 
 class Server:
-    """One running `pensieve serve`; `arguments` go behind it, `env` over the clean environment."""
+    """One running `pensieve serve`; `arguments` go behind it, `env` over the clean environment.
 
-    def __init__(self, home, arguments=(), env=None, group=None):
+    `before`: words in front of the command, e.g. prlimit's; `group`: the memory group it joins.
+    """
+
+    def __init__(self, home, arguments=(), env=None, group=None, program=PENSIEVE, before=()):
         self.home = home
         for folder in ("cache", "config", "state", "run"):
             (home / folder).mkdir(parents=True, exist_ok=True)
@@ -101,14 +104,19 @@ class Server:
         self.stderr = home / "stderr"
         self.seen_workers = set()
         self.ended = False
-        command = [str(PENSIEVE), "serve", "--port", "0", *map(str, arguments)]
+        command = [*before, str(program), "serve", "--port", "0", *map(str, arguments)]
         if group is not None:
             command = group.command(command)
         with open(self.stdout, "wb") as out, open(self.stderr, "wb") as err:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=home,
                 env=clean_environment(home, **(env or {})), preexec_fn=die_with_the_tests)
-        self.url = wait_until(self._listening, START_SECONDS, "the line 'listening on'")
+        try:
+            self.url = wait_until(self._listening, START_SECONDS, "the line 'listening on'")
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
         self.port = int(self.url.rsplit(":", 1)[1])
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 

@@ -3,20 +3,12 @@
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 
+from attackers import Hog, group_available
 from harness import wait_until
 
 V1_ROOT = pathlib.Path("/sys/fs/cgroup/memory")
 V2_ROOT = pathlib.Path("/sys/fs/cgroup")
-HOG = """
-import sys
-held = bytearray(int(sys.argv[1]))
-held[::4096] = b"x" * len(held[::4096])
-print("holding", flush=True)
-sys.stdin.read()
-"""
 
 
 def own_group():
@@ -43,6 +35,7 @@ class MemoryGroup:
             # Version 2 has processes only in leaves: the new group stands beside our own.
             self.path = parent.parent / self.path.name
         self.hogs = []
+        self.limit = limit_bytes
         self.path.mkdir()
         limit = self.path / ("memory.max" if self.v2 else "memory.limit_in_bytes")
         limit.write_text(str(limit_bytes))
@@ -55,26 +48,63 @@ class MemoryGroup:
         return ["/bin/sh", "-c", 'echo $$ > "$1" && shift && exec "$@"', "-",
                 str(self.path / "cgroup.procs"), *command]
 
-    def hog(self, held_bytes):
+    def limit_to(self, limit_bytes):
+        """Sets the limit anew. OSError where more is in use than the kernel can take back."""
+        limit = self.path / ("memory.max" if self.v2 else "memory.limit_in_bytes")
+        swap = self.path / ("memory.swap.max" if self.v2 else "memory.memsw.limit_in_bytes")
+        # Version 1 wants memory <= memory and swap at every moment.
+        files = [limit] if self.v2 or not swap.exists() else [limit, swap]
+        if limit_bytes > self.limit:
+            files.reverse()
+        for file in files:
+            file.write_text(str(limit_bytes))
+        self.limit = limit_bytes
+
+    def used(self):
+        return int((self.path / ("memory.current" if self.v2 else "memory.usage_in_bytes"))
+                   .read_text())
+
+    def available(self):
+        return group_available(self.path)
+
+    def peak(self):
+        """The most that was ever in use, file cache included."""
+        return int((self.path / ("memory.peak" if self.v2 else "memory.max_usage_in_bytes"))
+                   .read_text())
+
+    def kills(self):
+        """How many processes the kernel has killed here for lack of memory."""
+        total = 0
+        name = "memory.events" if self.v2 else "memory.oom_control"
+        for folder in [self.path] if self.v2 else self.folders():
+            for line in (folder / name).read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    total += int(line.split()[1])
+        return total
+
+    def folders(self):
+        """This group and all below it, the deepest first."""
+        return sorted((path for path in [self.path, *self.path.rglob("*")] if path.is_dir()),
+                      key=lambda path: -len(path.parts))
+
+    def hog(self, held_bytes=0, floor=0):
         """A process in the group that holds so much memory; end it with release()."""
-        process = subprocess.Popen(
-            self.command([sys.executable, "-c", HOG, str(held_bytes)]),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = Hog(self, floor)
         self.hogs.append(process)
-        assert process.stdout.readline() == b"holding\n", "the hog got no memory"
+        if held_bytes:
+            assert process.tell("hold", held_bytes), "the hog got no memory"
         return process
 
     def release(self, process):
         self.hogs.remove(process)
-        process.stdin.close()
-        process.wait(20)
-        process.stdout.close()
+        process.end()
 
     def remove(self):
         for process in list(self.hogs):
             self.release(process)
-        for pid in self.path.joinpath("cgroup.procs").read_text().split():
-            os.kill(int(pid), signal.SIGKILL)
-        procs = self.path / "cgroup.procs"
-        wait_until(lambda: not procs.read_text().strip(), 20, "an empty memory group")
-        self.path.rmdir()
+        for folder in self.folders():  # A worker may have a group of its own in this one.
+            procs = folder / "cgroup.procs"
+            for pid in procs.read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+            wait_until(lambda: not procs.read_text().strip(), 20, "an empty memory group")
+            folder.rmdir()
