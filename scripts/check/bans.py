@@ -30,6 +30,9 @@ RULES = [
      "time comes from base/clock.h"),
     ("sleep", CPP, r"\b(sleep_for|sleep_until|usleep|nanosleep)\b", set(),
      "wait for the event, not for time to pass"),
+    ("timer", CPP, r"\basio::(steady|system|high_resolution)_timer\b",
+     {"src/cli/http_client.cc", "src/gateway/connection_test.cc"},
+     "timers are base/timer.h's, so that a simulation can move them"),
     ("unknown-as-zero", CPP, r"value_or\(0[uUlLzZ]*\)", set(), "unknown is not zero"),
     ("catch-all", CPP, r"catch \(\.\.\.\)", set(), "it swallows faults of ours"),
     # g++ 12 destroys such temporaries twice: free() of a wild pointer, or worse.

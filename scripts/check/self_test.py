@@ -61,6 +61,8 @@ CASES = [
      wrong_links("pensieve_library(worker)\ntarget_link_libraries(pensieve_worker PRIVATE curl)")),
     ("the real clock is banned", banned("src/a/b.cc", "auto t = steady_clock::now();")),
     ("but for one file", not banned("src/base/clock.cc", "return steady_clock::now();")),
+    ("a timer that no simulation can move is banned",
+     banned("src/a/b.cc", "boost::asio::steady_timer timer(io);")),
     ("a comment may name it", not banned("src/a/b.cc", "int x;  // Not steady_clock::now().")),
     ("unknown as zero is banned", banned("src/a/b.cc", "x.value_or(0u);")),
     ("a reason on the line before allows",

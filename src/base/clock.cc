@@ -1,5 +1,7 @@
 #include "base/clock.h"
 
+#include "base/error.h"
+
 namespace pensieve {
 namespace {
 
@@ -8,11 +10,26 @@ class SteadyClock final : public Clock {
   TimePoint now() const override { return std::chrono::steady_clock::now(); }
 };
 
+thread_local const Clock* timer_clock = nullptr;  // Null: the machine's.
+
 }  // namespace
 
 const Clock& steady_clock() {
   static const SteadyClock clock;
   return clock;
+}
+
+TimePoint TimerClock::now() {
+  return timer_clock != nullptr ? timer_clock->now() : std::chrono::steady_clock::now();
+}
+
+ScopedTimerClock::ScopedTimerClock(const Clock& clock) {
+  PENSIEVE_CHECK(timer_clock == nullptr);
+  timer_clock = &clock;
+}
+
+ScopedTimerClock::~ScopedTimerClock() {
+  timer_clock = nullptr;
 }
 
 }  // namespace pensieve

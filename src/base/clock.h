@@ -21,4 +21,28 @@ class Clock {
 /// The machine's monotonic clock; lives as long as the program.
 const Clock& steady_clock();
 
+/// What timers (base/timer.h) take for the time: steady_clock(), or what a ScopedTimerClock of this
+/// thread says. Has the names that the standard asks of a clock.
+struct TimerClock {
+  using duration = Duration;
+  using rep = duration::rep;
+  using period = duration::period;
+  using time_point = TimePoint;
+  static constexpr bool is_steady = true;
+
+  static time_point now();
+};
+
+/// Lets the timers of this thread follow `clock` as long as it lives, so that a simulation moves
+/// them too: io_context::poll() runs what is due by it (with testing/no_timerfd.cc in the program).
+///
+/// Ownership: borrows `clock`. One at a time on a thread.
+class ScopedTimerClock {
+ public:
+  explicit ScopedTimerClock(const Clock& clock);
+  ~ScopedTimerClock();
+  ScopedTimerClock(const ScopedTimerClock&) = delete;
+  ScopedTimerClock& operator=(const ScopedTimerClock&) = delete;
+};
+
 }  // namespace pensieve

@@ -15,10 +15,10 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/signal_set.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
 #include "base/log.h"
+#include "base/timer.h"
 #include "gateway/connection_table.h"
 #include "memory/ledger.h"
 #include "memory/report.h"
@@ -81,7 +81,7 @@ class Server {
   tcp::acceptor acceptor_;
   ConnectionTable connections_;
   asio::signal_set signals_;
-  asio::steady_timer sample_timer_;
+  Timer sample_timer_;
   std::function<void(const Started&)> on_started_;
   std::optional<StartFailure> failure_;
   std::optional<memory::Level> noted_level_;
@@ -165,7 +165,7 @@ asio::awaitable<void> Server::accept_connections() {
     if (error) {
       log::warning("accepting a connection: {}", error.message());
       connections_.evict();  // Where descriptors have run out, that gives one back.
-      asio::steady_timer pause(io_, kAcceptPause);
+      Timer pause(io_, kAcceptPause);
       co_await pause.async_wait(kNoThrow);
       continue;
     }
@@ -245,7 +245,7 @@ void Server::begin_drain(std::string_view why) {
 asio::awaitable<void> Server::drain() {
   connections_.for_each([](Connection& connection) { connection.close_when_idle(); });
   const TimePoint deadline = clock_.now() + options_.drain_max;
-  asio::steady_timer timer(io_);
+  Timer timer(io_);
   while (service_.requests_active() > 0 && clock_.now() < deadline) {
     timer.expires_after(kDrainInterval);
     co_await timer.async_wait(kNoThrow);

@@ -113,7 +113,7 @@ asio::awaitable<void> Pool::load_and_tell() {
 asio::awaitable<void> Pool::end_failed_worker() {
   if (!link_) co_return;
   link_->shut_down(kFailedWorkerGrace);
-  asio::steady_timer timer(executor_);
+  Timer timer(executor_);
   while (!link_->gone()) {
     timer.expires_after(std::chrono::milliseconds(5));
     co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));

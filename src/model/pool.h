@@ -13,9 +13,9 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
-#include <boost/asio/steady_timer.hpp>
 
 #include "base/clock.h"
+#include "base/timer.h"
 #include "memory/ledger.h"
 #include "memory/monitor.h"
 #include "model/catalogue.h"
@@ -132,7 +132,7 @@ class Pool {
   TimePoint ready_since_{};
   std::map<worker::WorkerEnd, std::uint64_t> ends_;
   bool drift_logged_ = false;
-  boost::asio::steady_timer changed_;  // Cancelled at each change of state.
+  Timer changed_;  // Cancelled at each change of state.
 };
 
 }  // namespace pensieve::model

@@ -17,12 +17,12 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
-#include <boost/asio/steady_timer.hpp>
 
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/protection.h"
+#include "base/timer.h"
 #include "worker/frame.h"
 #include "worker/messages.h"
 #include "worker/worker_end.h"
@@ -69,7 +69,7 @@ class Call {
 
   std::shared_ptr<Link> link_;
   std::uint32_t id_;
-  boost::asio::steady_timer wake_;
+  Timer wake_;
   std::deque<Frame> frames_;
   std::size_t buffered_bytes_ = 0;
   std::optional<WorkerGone> gone_;
@@ -173,7 +173,7 @@ class Link : public std::enable_shared_from_this<Link> {
   const Clock& clock_;
   const LinkOptions options_;
   Duration hang_after_;
-  boost::asio::steady_timer watch_timer_;
+  Timer watch_timer_;
   std::function<void(const WorkerGone&)> on_end_;
 
   std::map<std::uint32_t, Call*> calls_;

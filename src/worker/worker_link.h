@@ -11,10 +11,10 @@
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
-#include <boost/asio/steady_timer.hpp>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/timer.h"
 #include "worker/link.h"
 #include "worker/worker_groups.h"
 #include "worker/worker_process.h"
@@ -66,8 +66,8 @@ class WorkerLink final : public Link {
   bool limit_is_off_ = false;  // The limit could not be set to what is reserved; logged once.
   const pid_t pid_;
   boost::asio::local::stream_protocol::socket socket_;
-  boost::asio::steady_timer write_wake_;
-  boost::asio::steady_timer reap_timer_;
+  Timer write_wake_;
+  Timer reap_timer_;
   std::deque<std::string> outgoing_;
   std::size_t outgoing_bytes_ = 0;
 };
