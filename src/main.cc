@@ -27,6 +27,7 @@
 #include "memory/cgroup_group.h"
 #include "memory/cgroup_place.h"
 #include "memory/machine_memory.h"
+#include "memory/machine_signals.h"
 #include "memory/psi.h"
 #include "memory/report.h"
 #include "model/catalogue.h"
@@ -63,6 +64,7 @@ gateway::ServerOptions server_options(const config::Settings& settings, model::M
       fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
   options.monitor.floors = floors;
   options.monitor.recovery_hold = std::chrono::milliseconds(settings.memory.recovery_hold_ms);
+  options.signals = memory::open_machine_signals();
   options.pool.model = std::move(model);
   options.pool.worker_program = settings.worker.program;
   options.pool.context_tokens = settings.context;

@@ -20,8 +20,8 @@
 #include "base/log.h"
 #include "base/timer.h"
 #include "gateway/connection_table.h"
+#include "gateway/memory_log.h"
 #include "memory/ledger.h"
-#include "memory/report.h"
 
 namespace pensieve::gateway {
 namespace {
@@ -49,7 +49,7 @@ class Server {
       : options_(options),
         clock_(clock),
         io_(1),
-        monitor_(source, clock, options.monitor),
+        monitor_(source, options.signals.get(), clock, options.monitor),
         pool_(io_.get_executor(), clock, monitor_, ledger_, options.pool),
         service_(pool_, monitor_, ledger_, clock, options.service,
                  [this] { begin_drain("a stop request"); }),
@@ -68,7 +68,6 @@ class Server {
   asio::awaitable<void> wait_for_signals();
   asio::awaitable<void> drain();
   void begin_drain(std::string_view why);
-  void note_level();
   void note_crowd(bool full);
 
   const ServerOptions options_;
@@ -84,8 +83,8 @@ class Server {
   Timer sample_timer_;
   std::function<void(const Started&)> on_started_;
   std::optional<StartFailure> failure_;
-  std::optional<memory::Level> noted_level_;
   bool crowded_ = false;  // As logged: new connections come at the cost of others.
+  MemoryLog memory_log_;
   bool draining_ = false;
   bool drained_ = false;
 };
@@ -196,27 +195,11 @@ asio::awaitable<void> Server::sample_memory() {
   while (true) {
     pool_.settle();
     monitor_.sample();
-    note_level();
-    sample_timer_.expires_after(memory::Monitor::kSampleEvery);
+    memory_log_.note(monitor_.status());
+    sample_timer_.expires_after(monitor_.sample_interval());
     const auto [error] = co_await sample_timer_.async_wait(kNoThrow);
     if (error || drained_) co_return;
   }
-}
-
-/// One line when the level changes, not one per reading.
-void Server::note_level() {
-  const memory::Monitor::Status status = monitor_.status();
-  if (noted_level_ == status.level) return;
-  const std::string figure =
-      status.available ? fmt::format("{}GB available, limited by {}",
-                                     memory::gb_text(*status.available), status.limited_by)
-                       : "not readable: " + status.last_failure;
-  if (noted_level_ && status.level > memory::Level::kCaution) {
-    log::warning("memory level {}: {}", memory::name(status.level), figure);
-  } else if (noted_level_) {
-    log::info("memory level {}: {}", memory::name(status.level), figure);
-  }
-  noted_level_ = status.level;
 }
 
 asio::awaitable<void> Server::wait_for_signals() {

@@ -12,6 +12,7 @@
 #include "gateway/service.h"
 #include "memory/memory_source.h"
 #include "memory/monitor.h"
+#include "memory/signal_source.h"
 #include "model/pool.h"
 
 namespace pensieve::gateway {
@@ -26,6 +27,7 @@ struct ServerOptions {
   ConnectionLimits connection;
   Service::Options service;
   memory::Monitor::Options monitor;
+  std::shared_ptr<memory::SignalSource> signals;  // Beside the available figure; empty: none.
   model::Pool::Options pool;
 };
 

@@ -142,8 +142,7 @@ std::optional<api::ApiError> Service::refusal() {
   const memory::Admission admission = memory::decide(status);
   if (const auto* refuse = std::get_if<memory::Refuse>(&admission)) {
     ++traffic_.refusals[refuse->level];
-    log::warning("refused: {} (limited by {})", refuse->reason,
-                 status.limited_by.empty() ? status.last_failure : status.limited_by);
+    log::warning("refused: {} [{}]", refuse->reason, memory::describe(status));
     return api::overloaded(refuse->reason, static_cast<unsigned>(refuse->retry_after.count()));
   }
   if (std::get<memory::Admit>(admission).warn) {

@@ -33,8 +33,9 @@ Admission decide(const Monitor::Status& status) {
   if (status.level < Level::kCritical) return Admit{.warn = status.level == Level::kWarning};
   const std::string_view which = status.level == Level::kEmergency ? "emergency" : "critical";
   return Refuse{status.level, status.available,
-                fmt::format("Server is under {} memory pressure: {}GB available{}", which,
-                            gb_text(*status.available), status.recovering ? ", recovering" : ""),
+                fmt::format("Server is under {} memory pressure: {}GB available{}{}{}", which,
+                            gb_text(*status.available), status.recovering ? ", recovering" : "",
+                            status.worsened_by.empty() ? "" : "; ", status.worsened_by),
                 retry_after(status)};
 }
 

@@ -27,8 +27,10 @@ bool lists(std::string_view words, std::string_view wanted) {
   return false;
 }
 
+enum class Wanted : std::uint8_t { kMemory, kUnified };
+
 /// Lines are `id:controllers:group`; the group may itself hold colons.
-std::optional<Membership> find_membership(std::string_view text) {
+std::optional<Membership> find_membership(std::string_view text, Wanted wanted) {
   std::optional<Membership> found;
   while (const std::optional<std::string_view> line = next_line(text)) {
     const std::size_t first = line->find(':');
@@ -37,7 +39,9 @@ std::optional<Membership> find_membership(std::string_view text) {
     if (second == std::string_view::npos) continue;
     const std::string_view controllers = line->substr(first + 1, second - first - 1);
     const std::string_view group = line->substr(second + 1);
-    if (lists(controllers, "memory")) return Membership{CgroupVersion::kV1, group};
+    if (wanted == Wanted::kMemory && lists(controllers, "memory")) {
+      return Membership{CgroupVersion::kV1, group};
+    }
     if (line->starts_with("0::")) found = Membership{CgroupVersion::kV2, group};
   }
   return found;
@@ -122,11 +126,9 @@ CgroupPlace place_below(const Mount& mount, CgroupVersion version, std::string_v
   return place;
 }
 
-}  // namespace
-
-Result<std::optional<CgroupPlace>> locate_memory_cgroup(std::string_view membership,
-                                                        std::string_view mountinfo) {
-  const std::optional<Membership> own = find_membership(membership);
+Result<std::optional<CgroupPlace>> locate(std::string_view membership, std::string_view mountinfo,
+                                          Wanted wanted) {
+  const std::optional<Membership> own = find_membership(membership, wanted);
   if (!own) return std::nullopt;
   // A bind mount may show less of the tree than another mount: the most enclosing groups win.
   std::optional<CgroupPlace> best;
@@ -138,9 +140,23 @@ Result<std::optional<CgroupPlace>> locate_memory_cgroup(std::string_view members
   }
   if (best) return best;
   return fail(Code::kUnavailable,
-              fmt::format("this process is in the memory cgroup {}, but no mounted {} file system "
-                          "shows that group, so its limits cannot be read",
-                          own->group, own->version == CgroupVersion::kV1 ? "cgroup" : "cgroup2"));
+              fmt::format("this process is in the {} {}, but no mounted {} file system shows that "
+                          "group, so its {} cannot be read",
+                          wanted == Wanted::kMemory ? "memory cgroup" : "cgroup", own->group,
+                          own->version == CgroupVersion::kV1 ? "cgroup" : "cgroup2",
+                          wanted == Wanted::kMemory ? "limits" : "stalls"));
+}
+
+}  // namespace
+
+Result<std::optional<CgroupPlace>> locate_memory_cgroup(std::string_view membership,
+                                                        std::string_view mountinfo) {
+  return locate(membership, mountinfo, Wanted::kMemory);
+}
+
+Result<std::optional<CgroupPlace>> locate_unified_cgroup(std::string_view membership,
+                                                         std::string_view mountinfo) {
+  return locate(membership, mountinfo, Wanted::kUnified);
 }
 
 }  // namespace pensieve::memory

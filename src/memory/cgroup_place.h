@@ -34,4 +34,9 @@ struct CgroupPlace {
 Result<std::optional<CgroupPlace>> locate_memory_cgroup(std::string_view membership,
                                                         std::string_view mountinfo);
 
+/// Our group of the v2 hierarchy, whichever hierarchy controls memory: stalls (PSI) are told per v2
+/// group also where limits are v1's. Empty and errors as above.
+Result<std::optional<CgroupPlace>> locate_unified_cgroup(std::string_view membership,
+                                                         std::string_view mountinfo);
+
 }  // namespace pensieve::memory

@@ -53,7 +53,7 @@ Result<std::optional<Reading>> MacosMemory::read() {
       free_pages + pages.external_page_count + pages.purgeable_count;
   // The counters are not read at one instant, so that their sum may be slightly too large.
   const Bytes available = std::min(Bytes(available_pages * page_size), *total);
-  return Reading{available, *total, "machine"};
+  return Reading{available, *total, std::string(kMachineMeter)};
 }
 
 }  // namespace pensieve::memory

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -14,6 +15,9 @@ struct Reading {
   Bytes total;             // All there is where `available` was found: MemTotal or a group's limit.
   std::string limited_by;  // The meter that had the least, in words: "machine", "cgroup /a/b".
 };
+
+/// What the machine's own meter calls itself in `limited_by`.
+inline constexpr std::string_view kMachineMeter = "machine";
 
 /// One platform's answer to "how much memory may we still use?": the smallest of what the machine
 /// and every enclosing cgroup would give us, counting page cache that can be dropped.

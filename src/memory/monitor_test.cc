@@ -8,11 +8,14 @@
 #include <gtest/gtest.h>
 
 #include "base/testing/fake_clock.h"
+#include "memory/admission.h"
 #include "memory/testing/fake_memory_source.h"
+#include "memory/testing/fake_signal_source.h"
 
 namespace pensieve::memory {
 namespace {
 
+using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 class MonitorTest : public testing::Test {
@@ -210,6 +213,132 @@ TEST_F(MonitorCheckTest, WithTheDefaultsWorkIsTakenAgainWithinTwoSecondsOfRelief
     clock_.advance(Monitor::kSampleEvery);
     since_relief += Monitor::kSampleEvery;
     monitor_.sample();
+  }
+}
+
+class MonitorSignalsTest : public testing::Test {
+ protected:
+  MonitorSignalsTest() { source_.set_available(1500_MiB); }  // Warning.
+
+  /// A second passes in which tasks waited, then the monitor samples.
+  Monitor::Status tick(double full_percent) {
+    signals_.stall(full_percent, full_percent);
+    clock_.advance(seconds(1));
+    monitor_.sample();
+    return monitor_.status();
+  }
+
+  FakeClock clock_;
+  FakeMemorySource source_;
+  FakeSignalSource signals_;
+  Monitor monitor_{source_, &signals_, clock_, Monitor::Options()};
+};
+
+TEST_F(MonitorSignalsTest, SignalsMakeTheLevelWorseAtOnceAndTheStatusSaysWhy) {
+  EXPECT_EQ(tick(0).level, Level::kWarning);
+  const Monitor::Status status = tick(20);
+  EXPECT_EQ(status.level, Level::kCritical);
+  EXPECT_EQ(status.measured, Level::kWarning);
+  EXPECT_EQ(status.worsened_by, "all tasks waited for memory 20 % of the time (cgroup /own)");
+  EXPECT_FALSE(status.recovering);
+  EXPECT_TRUE(std::holds_alternative<Refuse>(decide(status)));
+}
+
+TEST_F(MonitorSignalsTest, TheLevelRecoversAfterTheHoldOnceTheSignalsAreQuiet) {
+  tick(50);
+  signals_.stall(0, 0);
+  clock_.advance(seconds(1));
+  monitor_.sample();
+  EXPECT_EQ(monitor_.status().level, Level::kCritical);
+  EXPECT_TRUE(monitor_.status().recovering);
+  EXPECT_EQ(monitor_.status().worsened_by, "");
+  clock_.advance(seconds(1));
+  monitor_.sample();
+  EXPECT_EQ(monitor_.status().level, Level::kWarning);
+}
+
+TEST_F(MonitorSignalsTest, AtSafeTheyAreShownAndChangeNothing) {
+  source_.set_available(3_GiB);
+  const Monitor::Status status = tick(90);
+  EXPECT_EQ(status.level, Level::kSafe);
+  EXPECT_DOUBLE_EQ(status.signals.stalls.value->full_percent, 90);
+}
+
+TEST_F(MonitorSignalsTest, TheRequestPathReadsNoSignalsButGoesByTheLastOnes) {
+  tick(20);
+  const std::uint64_t reads = signals_.reads();
+  source_.set_available(2500_MiB);
+  clock_.advance(milliseconds(200));
+  EXPECT_EQ(monitor_.check().worsened_by,
+            "all tasks waited for memory 20 % of the time (cgroup /own)");
+  EXPECT_EQ(signals_.reads(), reads);
+}
+
+TEST_F(MonitorSignalsTest, SignalsAreNotReadMoreOftenThanTheyChange) {
+  for (int tick = 0; tick < 100; ++tick) {
+    clock_.advance(milliseconds(10));
+    monitor_.sample();
+  }
+  EXPECT_EQ(signals_.reads(), 4U);
+}
+
+TEST_F(MonitorSignalsTest, SignalsThatNobodyHasLookedAtForTooLongCountAsUnreadable) {
+  tick(0);
+  clock_.advance(seconds(3));
+  EXPECT_EQ(monitor_.check().level, Level::kWarning) << "3 s old: at stale_after, not past it";
+  clock_.advance(milliseconds(11));
+  const Monitor::Status status = monitor_.check();
+  EXPECT_EQ(status.level, Level::kCritical);
+  EXPECT_TRUE(status.signals.any_unreadable());
+}
+
+TEST_F(MonitorSignalsTest, TheDescriptionHasEveryFigureThatLedToTheLevel) {
+  EXPECT_EQ(describe(tick(20)),
+            "1.46GB of 16.00GB available, limited by machine; level Critical, worsened: all tasks "
+            "waited for memory 20 % of the time (cgroup /own); critical floor 1.00GB, emergency "
+            "0.50GB; PSI some 20.0 % full 20.0 % (cgroup /own), no swap-in here, no group events "
+            "here");
+  source_.fail("injected: gone");
+  clock_.advance(seconds(4));
+  monitor_.sample();
+  EXPECT_TRUE(describe(monitor_.status())
+                  .starts_with("available memory unknown (injected: gone); level Critical;"))
+      << describe(monitor_.status());
+}
+
+class SampleIntervalTest : public testing::Test {
+ protected:
+  Duration interval_at(Bytes available) {
+    source_.set_available(available);
+    monitor_.sample();
+    return monitor_.sample_interval();
+  }
+
+  FakeClock clock_;
+  FakeMemorySource source_;
+  Monitor monitor_{source_, clock_, Monitor::Options()};
+};
+
+TEST_F(SampleIntervalTest, ShrinksWithTheDistanceToTheNextFloorThatMatters) {
+  EXPECT_EQ(monitor_.sample_interval(), milliseconds(40)) << "nothing is known yet";
+  EXPECT_EQ(interval_at(16_GiB), milliseconds(250));
+  EXPECT_EQ(interval_at(2_GiB), milliseconds(165));
+  EXPECT_EQ(interval_at(1_GiB), milliseconds(40));
+  EXPECT_EQ(interval_at(768_MiB), milliseconds(40) + std::chrono::microseconds(31250));
+  EXPECT_EQ(interval_at(512_MiB), milliseconds(40));
+  EXPECT_EQ(interval_at(Bytes()), milliseconds(40));
+}
+
+TEST_F(SampleIntervalTest, EveryCrossingIsSeenWithinFiftyMilliseconds) {
+  for (std::uint64_t mib = 1; mib < 8192; mib += 7) {
+    const Bytes available = Bytes(mib << 20);
+    const Duration interval = interval_at(available);
+    for (const Bytes floor : {Floors().critical, Floors().emergency}) {
+      if (available < floor) continue;
+      const double seconds_to_floor =
+          to_gb(saturating_sub(available, floor)) / to_gb(Monitor::kFastestTaker);
+      EXPECT_LT(std::chrono::duration<double>(interval).count(), seconds_to_floor + 0.050);
+    }
   }
 }
 

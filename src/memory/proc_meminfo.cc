@@ -54,7 +54,7 @@ Result<std::optional<Reading>> ProcMeminfo::read() {
   if (!text) return std::unexpected(text.error());
   const Result<Meminfo> meminfo = parse_meminfo(*text);
   if (!meminfo) return std::unexpected(meminfo.error());
-  return Reading{meminfo->available, meminfo->total, "machine"};
+  return Reading{meminfo->available, meminfo->total, std::string(kMachineMeter)};
 }
 
 }  // namespace pensieve::memory

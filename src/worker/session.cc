@@ -279,14 +279,17 @@ void Session::send_heartbeat() {
 /// other would refuse for longer than either says.
 memory::Monitor::Status Session::memory_now() {
   memory::Monitor::Status status;
+  status.floors = options_.floors;
   const Result<memory::Reading> reading = memory_source_.read();
   if (!reading) {
     status.last_failure = reading.error().message;
     return status;  // Unknown, and therefore kLevelWhenUnknown.
   }
   status.level = memory::level_for(reading->available, options_.floors);
+  status.measured = status.level;
   status.available = reading->available;
   status.total = reading->total;
+  status.limited_by = reading->limited_by;
   return status;
 }
 
@@ -300,7 +303,8 @@ std::optional<Refused> Session::check_memory(const std::function<void()>& free_m
   const memory::Admission admission = memory::decide(status);
   const auto* refusal = std::get_if<memory::Refuse>(&admission);
   if (refusal == nullptr) return std::nullopt;
-  log::warning("refused right before generation: {}", refusal->reason);
+  log::warning("refused right before generation: {} [{}]", refusal->reason,
+               memory::describe(status));
   return Refused{refusal->level, refusal->available};
 }
 
