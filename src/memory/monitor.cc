@@ -22,7 +22,8 @@ Monitor::Monitor(MemorySource& source, SignalSource* signals, const Clock& clock
       signal_source_(signals),
       clock_(clock),
       options_(options),
-      tracker_(options.recovery_hold) {
+      tracker_(options.recovery_hold),
+      forecaster_(options.floors) {
   PENSIEVE_CHECK(options.floors.ordered());
   PENSIEVE_CHECK(options.stale_after > Duration::zero());
   PENSIEVE_CHECK(options.recovery_hold > Duration::zero());
@@ -74,11 +75,14 @@ void Monitor::take_reading() {
     ++failed_reads_;
     last_failure_ = std::move(reading.error().message);
     tracker_.observe_unknown();
+    history_.record(std::nullopt, tracker_.level(), held_, taken_at);
     return;  // The last good reading goes on ageing; status() decides when it is too old.
   }
   last_failure_.clear();
   judged_ = judge(*reading, taken_at);
   tracker_.observe(judged_.level, taken_at);
+  forecaster_.observe(reading->available, taken_at);
+  history_.record(reading->available, tracker_.level(), held_, taken_at);
   last_good_ = Sample{std::move(*reading), taken_at};
 }
 
@@ -111,6 +115,16 @@ Monitor::Status Monitor::status() const {
   status.total = reading.total;
   status.limited_by = reading.limited_by;
   return status;
+}
+
+Forecast Monitor::forecast() const {
+  const std::lock_guard lock(mutex_);
+  return forecaster_.forecast();
+}
+
+void Monitor::set_owed(const Owed& owed) {
+  const std::lock_guard lock(mutex_);
+  forecaster_.set_owed(owed);
 }
 
 Duration Monitor::sample_interval() const {

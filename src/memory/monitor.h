@@ -8,6 +8,8 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "memory/forecast.h"
+#include "memory/history.h"
 #include "memory/level.h"
 #include "memory/memory_source.h"
 #include "memory/signal_source.h"
@@ -89,6 +91,16 @@ class Monitor {
 
   Status status() const;
 
+  /// What will be if memory goes on like this. From any thread, as status().
+  Forecast forecast() const;
+  /// What live requests may still take; goes into the forecast from the next second on.
+  void set_owed(const Owed& owed);
+
+  /// The last hour and day. By the thread that samples only.
+  const History& history() const { return history_; }
+  /// What our workers hold, for the history. By the thread that samples only.
+  void set_held(Bytes held) { held_ = held; }
+
  private:
   struct Sample {
     Reading reading;
@@ -114,6 +126,10 @@ class Monitor {
   std::optional<TimePoint> last_attempt_;  // Start of the last reading, good or failed.
   std::uint64_t failed_reads_ = 0;
   std::string last_failure_;
+  Forecaster forecaster_;
+
+  History history_;  // Not guarded, as held_: the sampling thread's.
+  Bytes held_;
 };
 
 /// For the log, in one line: available, total, what limits it, level, what worsened it, the
