@@ -189,24 +189,30 @@ TEST(MemoryGuard, TheWorkersOwnCheckRefusesWhereTheGatewaysDidNot) {
 }
 
 TEST(MemoryGuard, HealthTellsTheMemoryExactly) {
+  const std::string kNoForecast =
+      R"("forecast":{"alert":false,"critical_in_seconds":null,"emergency_in_seconds":null,)"
+      R"("trend_bytes_per_second":0,"confidence_percent":0}})";
   TestServer server;
   EXPECT_EQ(server.answer(get("/health")).body,
             R"({"status":"healthy","service":"pensieve-anthropic-proxy","memory":{"status":)"
             R"("Safe","available_gb":"8.00","accepting_requests":true,"limited_by":"machine",)"
-            R"("total_gb":"16.00"},"model":{"id":"scripted","state":"unloaded"}})");
+            R"("total_gb":"16.00"},"model":{"id":"scripted","state":"unloaded"},)" +
+                kNoForecast);
   server.set_available(768_MiB);
   const Answer degraded = server.answer(get("/health"));
   EXPECT_EQ(degraded.status, 200U);
   EXPECT_EQ(degraded.body,
             R"({"status":"degraded","service":"pensieve-anthropic-proxy","memory":{"status":)"
             R"("Critical","available_gb":"0.75","accepting_requests":false,"limited_by":)"
-            R"("machine","total_gb":"16.00"},"model":{"id":"scripted","state":"unloaded"}})");
+            R"("machine","total_gb":"16.00"},"model":{"id":"scripted","state":"unloaded"},)" +
+                kNoForecast);
   server.memory.fail("no such file");
   server.let_pass(seconds(4));
   EXPECT_EQ(server.answer(get("/health")).body,
             R"({"status":"degraded","service":"pensieve-anthropic-proxy","memory":{"status":)"
             R"("Critical","available_gb":"unknown","accepting_requests":false,)"
-            R"("reading_failed":"no such file"},"model":{"id":"scripted","state":"unloaded"}})");
+            R"("reading_failed":"no such file"},"model":{"id":"scripted","state":"unloaded"},)" +
+                kNoForecast);
 }
 
 TEST(MemoryGuard, BothHeadersAreOnEveryAnswer) {

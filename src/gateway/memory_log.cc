@@ -7,9 +7,22 @@
 
 namespace pensieve::gateway {
 
-void MemoryLog::note(const memory::Monitor::Status& status) {
+void MemoryLog::note(const memory::Monitor::Status& status, const memory::Forecast& forecast) {
   note_level(status);
   note_signals(status);
+  note_forecast(forecast);
+}
+
+void MemoryLog::note_forecast(const memory::Forecast& forecast) {
+  if (forecast.alert == alert_) return;
+  alert_ = forecast.alert;
+  if (!alert_) {
+    log::info("memory forecast: no floor is in sight any more");
+    return;
+  }
+  const double mib = forecast.bytes_per_second / (1024.0 * 1024.0);
+  log::warning("memory forecast: {} (trend {:.1f} MiB/s, confidence {:.0f} %)",
+               memory::forecast_text(forecast), mib, forecast.confidence * 100);
 }
 
 void MemoryLog::note_level(const memory::Monitor::Status& status) {

@@ -20,9 +20,10 @@ memory::Monitor::Status at(memory::Level level) {
 
 class MemoryLogTest : public testing::Test {
  protected:
-  std::string lines_of(const memory::Monitor::Status& status) {
+  std::string lines_of(const memory::Monitor::Status& status,
+                       const memory::Forecast& forecast = {}) {
     testing::internal::CaptureStderr();
-    log_.note(status);
+    log_.note(status, forecast);
     return testing::internal::GetCapturedStderr();
   }
 
@@ -56,6 +57,18 @@ TEST_F(MemoryLogTest, AnUnreadableSignalIsLoggedOnceAndOnlyBelowSafe) {
   EXPECT_EQ(lines_of(status), "");
   status.signals.stalls.unreadable.clear();
   EXPECT_NE(lines_of(status).find("can be read again"), std::string::npos);
+  EXPECT_EQ(lines_of(status), "");
+}
+
+TEST_F(MemoryLogTest, AForecastsAlertIsLoggedOnceWhenItBeginsAndOnceWhenItEnds) {
+  const memory::Monitor::Status status = at(memory::Level::kSafe);
+  memory::Forecast forecast;
+  forecast.critical_in = std::chrono::seconds(42);
+  EXPECT_EQ(lines_of(status, forecast), "") << "no alert yet";
+  forecast.alert = true;
+  EXPECT_NE(lines_of(status, forecast).find("memory forecast: critical-in=42s"), std::string::npos);
+  EXPECT_EQ(lines_of(status, forecast), "");
+  EXPECT_NE(lines_of(status).find("no floor is in sight any more"), std::string::npos);
   EXPECT_EQ(lines_of(status), "");
 }
 

@@ -13,6 +13,10 @@ constexpr std::array kLevels{Level::kSafe, Level::kCaution, Level::kWarning, Lev
                              Level::kEmergency};
 constexpr std::array kStates{model::State::kUnloaded, model::State::kLoading, model::State::kReady};
 
+std::string scope_name(memory::Scope scope) {
+  return scope == memory::Scope::kOwn ? "own" : "machine";
+}
+
 double number(Bytes bytes) {
   return static_cast<double>(bytes.count());
 }
@@ -52,9 +56,48 @@ void add_memory(MetricPage& page, const memory::Monitor::Status& status) {
   page.gauge("pensieve_memory_recovering", "flag",
              "1 while the last reading is better than the level, which holds on for a while.");
   page.sample(status.recovering ? 1 : 0);
+  page.gauge(
+      "pensieve_memory_worsened", "flag",
+      "1 while signals (stalls, swapping, group events) make the level worse than measured.");
+  page.sample(status.worsened_by.empty() ? 0 : 1);
+  page.gauge("pensieve_memory_stall_ratio", "ratio",
+             "Share of the time in which tasks waited for memory (PSI), 0 to 1: some of them, or "
+             "all; of our own group, or of the machine.",
+             {"tasks", "scope"});
+  if (const auto& stalls = status.signals.stalls.value) {
+    page.sample(stalls->some_percent / 100, {"some", scope_name(stalls->scope)});
+    page.sample(stalls->full_percent / 100, {"all", scope_name(stalls->scope)});
+  }
+  page.gauge("pensieve_memory_swap_in_pages", "pages", "Pages that come back from swap per second.",
+             {"scope"});
+  if (const auto& swap_in = status.signals.swap_in.value; swap_in && swap_in->pages_per_second) {
+    page.sample(*swap_in->pages_per_second, {scope_name(swap_in->scope)});
+  }
+  page.gauge("pensieve_memory_signals_unreadable", "flag",
+             "1 while a signal that this machine has cannot be read; it counts as pressure.");
+  page.sample(status.signals.any_unreadable() ? 1 : 0);
   page.counter("pensieve_memory_failed_reads_total", "readings",
                "Readings of the available memory that failed.");
   page.sample(number(status.failed_reads));
+}
+
+void add_forecast(MetricPage& page, const memory::Forecast& forecast) {
+  const auto seconds = [](Duration in) { return std::chrono::duration<double>(in).count(); };
+  page.gauge("pensieve_forecast_critical_seconds", "seconds",
+             "Until available memory is Critical if it goes on like this; no sample where that is "
+             "not in sight.");
+  if (forecast.critical_in) page.sample(seconds(*forecast.critical_in));
+  page.gauge("pensieve_forecast_emergency_seconds", "seconds", "The same until Emergency.");
+  if (forecast.emergency_in) page.sample(seconds(*forecast.emergency_in));
+  page.gauge("pensieve_forecast_trend_bytes", "bytes",
+             "Change of the available memory per second; negative: it falls.");
+  page.sample(forecast.bytes_per_second);
+  page.gauge("pensieve_forecast_confidence", "ratio", "How sure the trend is, 0 to 1.");
+  page.sample(forecast.confidence);
+  page.gauge("pensieve_forecast_alert", "flag", "1 while a floor will be crossed soon.");
+  page.sample(forecast.alert ? 1 : 0);
+  page.counter("pensieve_forecast_alerts_total", "alerts", "Alerts that have begun.");
+  page.sample(number(forecast.alerts));
 }
 
 void add_ledger(MetricPage& page, const memory::Ledger& ledger) {

@@ -15,6 +15,7 @@ namespace pensieve::gateway {
 
 void add_build(MetricPage& page);
 void add_memory(MetricPage& page, const memory::Monitor::Status& status);
+void add_forecast(MetricPage& page, const memory::Forecast& forecast);
 void add_ledger(MetricPage& page, const memory::Ledger& ledger);
 /// Figures of a worker are there only while there is one that is ready.
 void add_model(MetricPage& page, std::string_view model, const model::Pool::Status& status);

@@ -29,6 +29,7 @@ MetricPage whole_page() {
   traffic.responses[200] = 1;
   add_build(page);
   add_memory(page, memory);
+  add_forecast(page, memory::Forecast());
   add_ledger(page, memory::Ledger());
   add_model(page, "m", model);
   add_traffic(page, traffic, 0);

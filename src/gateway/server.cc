@@ -194,8 +194,9 @@ void Server::note_crowd(bool full) {
 asio::awaitable<void> Server::sample_memory() {
   while (true) {
     pool_.settle();
+    monitor_.set_held(pool_.status().heartbeat.anonymous);
     monitor_.sample();
-    memory_log_.note(monitor_.status());
+    memory_log_.note(monitor_.status(), monitor_.forecast());
     sample_timer_.expires_after(monitor_.sample_interval());
     const auto [error] = co_await sample_timer_.async_wait(kNoThrow);
     if (error || drained_) co_return;

@@ -102,7 +102,7 @@ asio::awaitable<void> Service::route(Exchange& exchange, const std::string& requ
     co_return;
   }
   if (StatusPages::has(path) && reads) {
-    auto page = pages_.page(path, {draining_, requests_active()});
+    auto page = pages_.page(path, {draining_, requests_active(), request.query, request_id});
     co_return co_await reply(exchange, request_id, std::move(*page));
   }
   if ((path == "/v1/models" || path.starts_with("/v1/models/")) && reads) {
@@ -275,9 +275,12 @@ HttpResponse Service::models(const HttpRequest& request, const std::string& requ
 Headers Service::common_headers(const std::string& request_id) const {
   // The last reading is good enough here; requests that need a fresh one have just taken it.
   const memory::Monitor::Status status = monitor_.status();
-  return {{"request-id", request_id},
-          {"x-memory-status", std::string(memory::memory_status_header(status))},
-          {"x-available-memory-gb", memory::available_memory_header(status)}};
+  Headers headers{{"request-id", request_id},
+                  {"x-memory-status", std::string(memory::memory_status_header(status))},
+                  {"x-available-memory-gb", memory::available_memory_header(status)}};
+  std::string forecast = memory::forecast_text(monitor_.forecast());
+  if (!forecast.empty()) headers.emplace_back("x-memory-forecast", std::move(forecast));
+  return headers;
 }
 
 Headers Service::headers_for(const HttpRequest& request, const std::string& request_id) const {

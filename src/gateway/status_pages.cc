@@ -8,6 +8,8 @@
 #include <fmt/core.h>
 #include <boost/json.hpp>
 
+#include "api/error.h"
+#include "gateway/history_page.h"
 #include "gateway/metrics.h"
 #include "memory/admission.h"
 #include "memory/report.h"
@@ -16,6 +18,20 @@ namespace pensieve::gateway {
 namespace {
 
 namespace json = boost::json;
+
+constexpr std::string_view kHistoryPath = "/v1/pensieve/memory/history";
+
+json::object forecast_object(const memory::Forecast& forecast) {
+  const auto seconds = [](const std::optional<Duration>& in) {
+    if (!in) return json::value(nullptr);
+    return json::value(std::chrono::duration_cast<std::chrono::seconds>(*in).count());
+  };
+  return {{"alert", forecast.alert},
+          {"critical_in_seconds", seconds(forecast.critical_in)},
+          {"emergency_in_seconds", seconds(forecast.emergency_in)},
+          {"trend_bytes_per_second", static_cast<std::int64_t>(forecast.bytes_per_second)},
+          {"confidence_percent", static_cast<int>(forecast.confidence * 100)}};
+}
 
 HttpResponse json_page(const json::object& body) {
   HttpResponse response;
@@ -26,7 +42,8 @@ HttpResponse json_page(const json::object& body) {
 }  // namespace
 
 bool StatusPages::has(std::string_view path) {
-  return path == "/" || path == "/health" || path == "/metrics" || path == "/v1/pensieve/ps";
+  return path == "/" || path == "/health" || path == "/metrics" || path == "/v1/pensieve/ps" ||
+         path == kHistoryPath;
 }
 
 std::optional<HttpResponse> StatusPages::page(std::string_view path, const Serving& serving) {
@@ -34,6 +51,7 @@ std::optional<HttpResponse> StatusPages::page(std::string_view path, const Servi
   if (path == "/health") return health(serving);
   if (path == "/metrics") return metrics(serving);
   if (path == "/v1/pensieve/ps") return ps(serving);
+  if (path == kHistoryPath) return history(serving);
   return std::nullopt;
 }
 
@@ -46,6 +64,7 @@ HttpResponse StatusPages::health(const Serving& serving) {
                       {"accepting_requests", accepting}};
   if (!status.limited_by.empty()) memory["limited_by"] = status.limited_by;
   if (status.total) memory["total_gb"] = memory::gb_text(*status.total);
+  if (!status.worsened_by.empty()) memory["worsened_by"] = status.worsened_by;
   if (!status.last_failure.empty()) memory["reading_failed"] = status.last_failure;
   return json_page(
       {{"status", accepting          ? "healthy"
@@ -53,13 +72,15 @@ HttpResponse StatusPages::health(const Serving& serving) {
                                      : "degraded"},
        {"service", "pensieve-anthropic-proxy"},
        {"memory", std::move(memory)},
-       {"model", {{"id", pool_.model().id}, {"state", model::name(pool_.status().state)}}}});
+       {"model", {{"id", pool_.model().id}, {"state", model::name(pool_.status().state)}}},
+       {"forecast", forecast_object(monitor_.forecast())}});
 }
 
 HttpResponse StatusPages::metrics(const Serving& serving) {
   MetricPage page;
   add_build(page);
   add_memory(page, monitor_.status());
+  add_forecast(page, monitor_.forecast());
   add_ledger(page, ledger_);
   add_model(page, pool_.model().id, pool_.status());
   add_traffic(page, traffic_, serving.requests_active);
@@ -90,6 +111,18 @@ HttpResponse StatusPages::ps(const Serving& serving) {
       {"uptime_seconds", std::chrono::duration_cast<std::chrono::seconds>(status.uptime).count()},
       {"worker_ends", std::move(ends)}};
   return json_page({{"models", json::array{std::move(model)}}});
+}
+
+HttpResponse StatusPages::history(const Serving& serving) {
+  HttpResponse response;
+  if (auto body = history_body(monitor_.history(), serving.query)) {
+    response.body = std::move(*body);
+    return response;
+  }
+  const api::ApiError error = api::invalid_request("window: use window=hour or window=day");
+  response.status = error.status;
+  response.body = api::error_body(error, std::string(serving.request_id));
+  return response;
 }
 
 HttpResponse StatusPages::front_page() {

@@ -1,4 +1,5 @@
-// GET /health, /metrics, /v1/pensieve/ps and the front page: what the server says of itself.
+// GET /health, /metrics, /v1/pensieve/ps, .../memory/history and the front page: what the server
+// says of itself.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,8 @@ class StatusPages {
   struct Serving {
     bool draining = false;
     std::uint32_t requests_active = 0;
+    std::string_view query;  // Of the request: the part of its URL after the "?".
+    std::string_view request_id;
   };
 
   StatusPages(const model::Pool& pool, memory::Monitor& monitor, const memory::Ledger& ledger,
@@ -38,6 +41,7 @@ class StatusPages {
   HttpResponse health(const Serving& serving);
   HttpResponse metrics(const Serving& serving);
   HttpResponse ps(const Serving& serving);
+  HttpResponse history(const Serving& serving);
   HttpResponse front_page();
 
   const model::Pool& pool_;

@@ -19,6 +19,10 @@ struct CgroupFolder {
   std::string folder;  // "/sys/fs/cgroup/user.slice/a".
 };
 
+/// How the leaf is called into which a gateway moves itself to make room for its workers' groups
+/// beside it (v2). What counts as our own group is the one around it.
+inline constexpr std::string_view kGatewayLeafPrefix = "pensieve-gateway-";
+
 /// The group that this process is in, then every enclosing one up to the root of the mount. What
 /// lies above that root (outside a container) is not visible from here and not in the list.
 struct CgroupPlace {

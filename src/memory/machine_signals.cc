@@ -1,6 +1,7 @@
 #include "memory/machine_signals.h"
 
 #include <array>
+#include <span>
 #include <utility>
 
 #include <fmt/core.h>
@@ -23,6 +24,14 @@ bool is_machine_root(const CgroupFolder& group, CgroupVersion version) {
     return ::access((group.folder + "/release_agent").c_str(), F_OK) == 0;
   }
   return ::access((group.folder + "/cgroup.type").c_str(), F_OK) != 0;
+}
+
+/// The groups that are ours or around ours: without the leaf that only the gateway is in.
+std::span<const CgroupFolder> own_groups(const CgroupPlace& place) {
+  const std::span<const CgroupFolder> groups(place.groups);
+  const std::string_view name = groups.front().name;
+  const bool is_leaf = name.substr(name.rfind('/') + 1).starts_with(kGatewayLeafPrefix);
+  return is_leaf && groups.size() > 1 ? groups.subspan(1) : groups;
 }
 
 /// Empty where there is no such file. Errors: where there is one that cannot be opened.
@@ -113,8 +122,8 @@ Result<void> MachineSignals::locate(std::string_view membership) {
 }
 
 Result<void> MachineSignals::open_pressure(const std::optional<CgroupPlace>& unified) {
-  if (unified && !is_machine_root(unified->groups.front(), CgroupVersion::kV2)) {
-    const CgroupFolder& group = unified->groups.front();
+  if (unified && !is_machine_root(own_groups(*unified).front(), CgroupVersion::kV2)) {
+    const CgroupFolder& group = own_groups(*unified).front();
     Result<std::optional<KernelFile>> file = open_if_there(group.folder + "/memory.pressure");
     if (!file) return std::unexpected(file.error());
     if (*file) {
@@ -133,7 +142,7 @@ Result<void> MachineSignals::open_pressure(const std::optional<CgroupPlace>& uni
 Result<void> MachineSignals::open_group(const std::optional<CgroupPlace>& place) {
   if (!place) return {};
   version_ = place->version;
-  for (const CgroupFolder& group : place->groups) {
+  for (const CgroupFolder& group : own_groups(*place)) {
     if (is_machine_root(group, place->version)) return {};
     Result<std::optional<KernelFile>> stat = open_if_there(group.folder + "/memory.stat");
     if (!stat) return std::unexpected(stat.error());

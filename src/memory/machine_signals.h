@@ -15,11 +15,12 @@
 
 namespace pensieve::memory {
 
-/// Stalls: memory.pressure of the v2 group that we are in, also where v1 controls memory. Where we
-/// are in no group but the root, or it shows none, those of the machine, said to be the machine's.
-/// Swap-in: of our memory group where its memory.stat tells, else pswpin of the machine.
-/// Events: of our memory group's own limits (memory.events.local before memory.events, since the
-/// latter also counts what workers below run into: their limits are no shortage of ours).
+/// Stalls: memory.pressure of the v2 group that we are in (around the gateway's own leaf, if it has
+/// made one), also where v1 controls memory. Where we are in no group but the root, or it shows
+/// none, those of the machine, said to be the machine's. Swap-in: of our memory group where its
+/// memory.stat tells, else pswpin of the machine. Events: of our memory group's own limits
+/// (memory.events.local before memory.events, since the latter also counts what workers below run
+/// into: their limits are no shortage of ours).
 ///
 /// Where we are is looked up anew when the membership changes, and after each failed read.
 class MachineSignals final : public SignalSource {

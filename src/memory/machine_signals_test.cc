@@ -55,6 +55,14 @@ TEST_F(MachineSignalsTest, StallsOfOurOwnGroupComeFirst) {
   EXPECT_EQ(raw.where, "cgroup /a/b");
 }
 
+TEST_F(MachineSignalsTest, AroundTheLeafThatAGatewayMakesStandsOurGroup) {
+  make_v2("a/b/pensieve-gateway-17");
+  files_.write("self", "0::/a/b/pensieve-gateway-17\n");
+  files_.write("v2/a/b/memory.pressure", pressure("11.00"));
+  files_.write("v2/a/b/pensieve-gateway-17/memory.pressure", pressure("0.00"));
+  EXPECT_EQ(open().read().pressure->value().where, "cgroup /a/b");
+}
+
 TEST_F(MachineSignalsTest, WithoutAGroupThatShowsThemTheMachinesCountAsTheMachines) {
   const RawPressure raw = open().read().pressure->value();
   EXPECT_DOUBLE_EQ(raw.pressure.full.avg10_percent, 3);

@@ -22,7 +22,7 @@ namespace {
 using memory::CgroupVersion;
 
 constexpr std::string_view kWorkerPrefix = "pensieve-worker-";
-constexpr std::string_view kGatewayPrefix = "pensieve-gateway-";
+constexpr std::string_view kGatewayPrefix = memory::kGatewayLeafPrefix;
 
 bool has_word(std::string_view text, std::string_view wanted) {
   while (const std::optional<std::string_view> line = memory::next_line(text)) {
