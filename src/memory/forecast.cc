@@ -44,7 +44,7 @@ Duration duration_of(double seconds) {
 void take_out_steps(std::span<double> changes) {
   std::array<double, Forecaster::kPointsMax> scratch{};
   const std::span<double> work(scratch.data(), changes.size());
-  std::copy(changes.begin(), changes.end(), work.begin());
+  for (std::size_t i = 0; i < changes.size(); ++i) work[i] = changes[i];
   const double usual = median(work);
   for (std::size_t i = 0; i < changes.size(); ++i) work[i] = std::abs(changes[i] - usual);
   const double limit = std::max(kStepDeviations * median(work), kStepBytesPerSecond);
