@@ -1,5 +1,6 @@
 // What the memory guard costs a request: one admission check, with and without a reading of its
-// own. Prints one line per case, tab separated: name, calls, and p50, p99 and max in µs.
+// own; and what it costs beside requests: the signals, and a second of the forecast. Prints one
+// line per case, tab separated: name, calls, and p50, p99 and max in µs.
 #include <algorithm>
 #include <cstddef>
 #include <cstdio>
@@ -13,7 +14,9 @@
 
 #include "base/clock.h"
 #include "memory/admission.h"
+#include "memory/forecast.h"
 #include "memory/machine_memory.h"
+#include "memory/machine_signals.h"
 #include "memory/monitor.h"
 
 namespace pensieve::memory {
@@ -21,9 +24,11 @@ namespace {
 
 constexpr std::size_t kCheckCalls = 500'000;
 constexpr std::size_t kReadingCalls = 20'000;
+constexpr std::size_t kSignalCalls = 5'000;
 // About every few milliseconds: the gateway's monitor reads every 250 ms, and a reading older than
 // 3 s would count as unknown.
 constexpr std::size_t kCallsPerSample = 10'000;
+constexpr std::size_t kReadingsPerSample = 1'000;
 
 double microseconds(Duration duration) {
   return std::chrono::duration<double, std::micro>(duration).count();
@@ -55,6 +60,40 @@ bool measure(std::string_view name, std::size_t calls, const std::function<bool(
   return true;
 }
 
+bool measure_with_reading(MemorySource& machine) {
+  const std::unique_ptr<SignalSource> signals = open_machine_signals();
+  Monitor::Options with_reading;
+  with_reading.fresh_for = Duration::zero();
+  Monitor monitor(machine, signals.get(), steady_clock(), with_reading);
+  monitor.sample();
+  std::size_t calls = 0;
+  return measure("admission check with a reading", kReadingCalls, [&] {
+    if (++calls % kReadingsPerSample == 0) monitor.sample();
+    const Monitor::Status status = monitor.check();
+    const Admission admission = decide(status);
+    return status.available.has_value() && admission.index() != std::variant_npos;
+  });
+}
+
+/// Both happen on the timer, never while a request waits.
+bool measure_beside_requests() {
+  const std::unique_ptr<SignalSource> signals = open_machine_signals();
+  bool all = measure("signals", kSignalCalls, [&] {
+    const RawSignals raw = signals->read();
+    return raw.pressure.has_value() && raw.swap_in.has_value() && raw.events.has_value();
+  });
+  Forecaster forecaster{Floors()};
+  TimePoint now{};
+  std::uint64_t second = 0;
+  const auto observe = [&] {
+    now += std::chrono::seconds(1);
+    forecaster.observe(Bytes((8192 - ++second % 4096) << 20), now);
+    return true;
+  };
+  all = measure("forecast, once a second", kSignalCalls, observe) && all;
+  return all;
+}
+
 int run() {
   const Result<std::unique_ptr<MemorySource>> source = open_machine_memory();
   if (!source) {
@@ -80,15 +119,8 @@ int run() {
 
   all = measure("fresh reading", kReadingCalls, [&] { return machine.read().has_value(); }) && all;
 
-  Monitor::Options with_reading;
-  with_reading.fresh_for = Duration::zero();
-  Monitor reading_monitor(machine, steady_clock(), with_reading);
-  const auto check_reading = [&] {
-    const Monitor::Status status = reading_monitor.check();
-    const Admission admission = decide(status);
-    return status.available.has_value() && admission.index() != std::variant_npos;
-  };
-  return measure("admission check with a reading", kReadingCalls, check_reading) && all ? 0 : 1;
+  all = measure_with_reading(machine) && all;
+  return measure_beside_requests() && all ? 0 : 1;
 }
 
 }  // namespace
