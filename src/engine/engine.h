@@ -160,7 +160,10 @@ class Engine {
   /// KV cells that there are now.
   virtual std::uint32_t cells() const = 0;
 
-  /// Of those, the cells that any of `sequences` holds; a cell that several share counts once.
+  /// Of those, the cells that no sequence holds.
+  virtual std::uint32_t cells_free() const = 0;
+
+  /// The cells that any of `sequences` holds; a cell that several share counts once.
   virtual std::uint32_t cells_used(std::span<const SequenceId> sequences) const = 0;
 
   /// Changes the number of KV cells, between two steps, and carries over what the sequences hold:

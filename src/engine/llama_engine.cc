@@ -81,6 +81,9 @@ class LlamaEngine final : public Engine {
   Bytes release_buffers() override;
   Bytes kv_per_token() const override { return kv_per_token_; }
   std::uint32_t cells() const override { return static_cast<std::uint32_t>(cells_.size()); }
+  std::uint32_t cells_free() const override {
+    return static_cast<std::uint32_t>(cells_.free_count());
+  }
   std::uint32_t cells_used(std::span<const SequenceId> sequences) const override {
     return static_cast<std::uint32_t>(cells_.held_by(sequences));
   }

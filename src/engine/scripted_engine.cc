@@ -116,6 +116,9 @@ class ScriptedEngine final : public Engine {
   Bytes release_buffers() override { return Bytes(); }  // Its cells are numbers in a table.
   Bytes kv_per_token() const override { return model_.kv_per_token; }
   std::uint32_t cells() const override { return static_cast<std::uint32_t>(cells_.size()); }
+  std::uint32_t cells_free() const override {
+    return static_cast<std::uint32_t>(cells_.free_count());
+  }
   std::uint32_t cells_used(std::span<const SequenceId> sequences) const override {
     return static_cast<std::uint32_t>(cells_.held_by(sequences));
   }

@@ -54,6 +54,7 @@ api::ApiError error_of(const worker::Failed& failed) {
 }
 
 api::ApiError error_of(const worker::Refused& refused) {
+  if (!refused.reason.empty()) return api::overloaded(refused.reason, 5);
   memory::Monitor::Status status;
   status.level = refused.level;
   status.available = refused.available;

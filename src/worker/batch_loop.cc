@@ -6,17 +6,12 @@
 #include <fmt/core.h>
 
 #include "base/log.h"
+#include "worker/step_plan.h"
 
 namespace pensieve::worker {
 namespace {
 
-using engine::StepInput;
 using engine::Token;
-
-std::uint32_t common_prefix(const std::vector<Token>& a, const std::vector<Token>& b) {
-  const auto ends = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
-  return static_cast<std::uint32_t>(ends.first - a.begin());
-}
 
 std::uint32_t size32(const std::vector<Token>& tokens) {
   return static_cast<std::uint32_t>(tokens.size());
@@ -28,20 +23,31 @@ double seconds_between(TimePoint from, TimePoint to) {
 
 }  // namespace
 
-BatchLoop::Running::Running(Job taken, std::uint64_t place)
-    : job(std::move(taken)), tokens(job.prompt), order(place), filter(job.stop_sequences) {}
-
 BatchLoop::BatchLoop(engine::Engine& engine, JobEvents& events, const Clock& clock,
                      const Options& options)
     : engine_(engine),
       events_(events),
       clock_(clock),
       options_(options),
-      chunk_size_(options.step_tokens_max) {
+      chunk_size_(options.step_tokens_max),
+      limits_{.sequences_max = options.sequences_max,
+              .step_tokens_max = options.step_tokens_max,
+              .caches_grow = true,
+              .parked_bytes_max = {},
+              .stored_bytes_max = {}},
+      sequences_(engine, options.sequences_max) {
   PENSIEVE_CHECK(options.sequences_max > 0 && options.context_tokens > 0);
   PENSIEVE_CHECK(options.step_tokens_max > options.sequences_max);
-  sequences_.resize(options.sequences_max);
-  for (std::uint32_t i = 0; i < options.sequences_max; ++i) sequences_[i].id = i;
+  publish_stats(false);
+}
+
+template <class Change>
+void BatchLoop::command(const Change& change) {
+  {
+    const std::lock_guard lock(mutex_);
+    change();
+  }
+  wake_.notify_one();
 }
 
 Result<void> BatchLoop::submit(Job job) {
@@ -59,27 +65,31 @@ Result<void> BatchLoop::submit(Job job) {
 }
 
 void BatchLoop::cancel(std::uint32_t id) {
-  {
-    const std::lock_guard lock(mutex_);
-    commands_.cancels.push_back(id);
-  }
-  wake_.notify_one();
+  command([&] { commands_.cancels.push_back(id); });
 }
 
 void BatchLoop::clear_cache(std::uint32_t id) {
-  {
-    const std::lock_guard lock(mutex_);
-    commands_.clears.push_back(id);
-  }
-  wake_.notify_one();
+  command([&] { commands_.clears.push_back(id); });
+}
+
+void BatchLoop::resize(std::uint32_t cells) {
+  command([&] { commands_.resizes.push_back(cells); });
+}
+
+void BatchLoop::refuse_cells(ResizeRefused refusal) {
+  command([&] { commands_.refusal = std::move(refusal); });
+}
+
+void BatchLoop::set_limits(const Limits& limits) {
+  command([&] { commands_.limits = limits; });
+}
+
+void BatchLoop::look_again() {
+  command([&] { commands_.look_again = stats_.lacks_cells; });
 }
 
 void BatchLoop::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  wake_.notify_one();
+  command([&] { stopping_ = true; });
 }
 
 BatchLoop::Stats BatchLoop::stats() const {
@@ -101,15 +111,19 @@ Result<void> BatchLoop::run() {
 }
 
 Result<bool> BatchLoop::turn() {
-  take_commands();
+  if (Result<void> taken = take_commands(); !taken) return std::unexpected(taken.error());
+  end_starved();
+  announce_accepted();
   start_waiting();
-  publish_stats();
+  ask_for_cells();
+  publish_stats(false);
   const Result<bool> worked = step();
-  publish_stats();
+  const bool has_work = sequences_.running() > 0 || !waiting_.empty();
+  publish_stats(worked && !*worked && has_work);
   return worked;
 }
 
-void BatchLoop::take_commands() {
+Result<void> BatchLoop::take_commands() {
   Commands taken;
   {
     const std::lock_guard lock(mutex_);
@@ -117,10 +131,14 @@ void BatchLoop::take_commands() {
     stats_.waiting += static_cast<std::uint32_t>(taken.jobs.size());
     stats_.busy = true;
   }
+  if (taken.limits) limits_ = *taken.limits;
+  if (taken.refusal) demand_.refused(*std::move(taken.refusal));
+  if (Result<void> resized = apply_resizes(taken.resizes); !resized) return resized;
   // Jobs first: a cancel always comes after its job.
   for (Job& job : taken.jobs) accept(std::move(job));
   for (const std::uint32_t id : taken.cancels) apply_cancel(id);
   for (const std::uint32_t id : taken.clears) events_.cleared(id, free_memory());
+  return {};
 }
 
 void BatchLoop::accept(Job job) {
@@ -130,8 +148,17 @@ void BatchLoop::accept(Job job) {
     after_request(id);
     return;
   }
-  events_.accepted(id, {size32(job.prompt)});
   waiting_.push_back(std::make_unique<Running>(std::move(job), ++counter_));
+}
+
+/// Only with cells for its prompt: until then a refusal can still be an honest status, while soon
+/// after this the gateway begins to answer.
+void BatchLoop::announce_accepted() {
+  for (const std::unique_ptr<Running>& running : waiting_) {
+    if (running->is_accepted || is_too_large(*running)) continue;
+    running->is_accepted = true;
+    events_.accepted(running->job.id, {size32(running->job.prompt)});
+  }
 }
 
 void BatchLoop::apply_cancel(std::uint32_t id) {
@@ -142,7 +169,7 @@ void BatchLoop::apply_cancel(std::uint32_t id) {
     after_request(id);
     return;
   }
-  for (Sequence& sequence : sequences_) {
+  for (Sequence& sequence : sequences_.all()) {
     if (sequence.running && sequence.running->job.id == id) {
       // What is computed stays: a client that sends the request again goes on from there.
       leave(sequence);
@@ -151,61 +178,38 @@ void BatchLoop::apply_cancel(std::uint32_t id) {
   }
 }
 
+/// In their order; but who waits for cells that nobody has does not hold up those that have room.
 void BatchLoop::start_waiting() {
-  while (!waiting_.empty()) {
-    std::uint64_t cells = 0;
-    bool any_running = false;
-    for (const Sequence& sequence : sequences_) {
-      if (!sequence.running) continue;
-      any_running = true;
-      cells += sequence.running->tokens.size();
+  for (std::size_t i = 0; i < waiting_.size();) {
+    Running& next = *waiting_[i];
+    if (is_too_large(next)) {
+      if (!next.short_since) next.short_since = clock_.now();
+      ++i;
+      continue;
     }
-    // Without some room to grow for each, the newcomer would be put out again at once.
-    const std::uint64_t growth = std::min<std::uint64_t>(256, options_.context_tokens / 8);
-    const std::uint64_t wanted = cells + waiting_.front()->tokens.size() + growth;
-    if (any_running && wanted > options_.context_tokens) return;
-    if (free_sequence() == nullptr) return;
-    std::unique_ptr<Running> next = std::move(waiting_.front());
-    waiting_.pop_front();
-    start(std::move(next));
+    next.short_since.reset();
+    if (sequences_.running() >= running_max() || !fits_beside_running(next)) return;
+    std::unique_ptr<Running> taken = std::move(waiting_[i]);
+    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
+    start(std::move(taken));
   }
 }
 
-BatchLoop::Sequence* BatchLoop::free_sequence() {
-  Sequence* found = nullptr;
-  for (Sequence& sequence : sequences_) {
-    if (sequence.running) continue;
-    if (sequence.held.empty()) return &sequence;
-    if (found == nullptr || sequence.used_at < found->used_at) found = &sequence;
-  }
-  return found;
+bool BatchLoop::fits_beside_running(const Running& next) {
+  if (sequences_.running() == 0) return true;
+  // Without some room to grow for each, the newcomer would be put out again at once.
+  Sequences::Match match = sequences_.best_match(next.tokens);
+  // What an idle sequence holds counts like new: it is not among the cells of those that run.
+  if (match.sequence != nullptr && !match.sequence->running) match = {};
+  const std::uint64_t wanted = std::uint64_t{sequences_.cells_of_running()} +
+                               sequences_.pending_tokens() +
+                               sequences_.new_cells(next.tokens, match) + room_to_grow();
+  return wanted <= engine_.cells();
 }
 
 void BatchLoop::start(std::unique_ptr<Running> running) {
-  Sequence* best = nullptr;
-  std::uint32_t common = 0;
-  // The last token is always processed: its logits give the first new token.
-  const std::uint32_t reusable = size32(running->tokens) - 1;
-  for (Sequence& sequence : sequences_) {
-    const std::uint32_t length = std::min(common_prefix(running->tokens, sequence.held), reusable);
-    if (length > common) {
-      best = &sequence;
-      common = length;
-    }
-  }
-  Sequence* target = free_sequence();
-  // Continuing in place forgets the rest of what was held; worth it only when little is lost.
-  if (best != nullptr && !best->running && std::uint64_t{common} * 2 >= best->held.size()) {
-    target = best;
-  }
-  std::uint32_t kept = place_prefix(*target, best, common);
-  if (kept == 0 && best != nullptr && best != target && !best->running) {
-    target = best;  // The engine cannot share, but it can continue in place.
-    kept = place_prefix(*target, best, common);
-  }
-
+  const auto [target, kept] = sequences_.place(running->tokens);
   const std::uint32_t id = running->job.id;
-  target->held.assign(running->tokens.begin(), running->tokens.begin() + kept);
   const Result<void> ready =
       engine_.set_sampling(target->id, running->job.sampling, running->tokens);
   if (!ready) {
@@ -213,137 +217,70 @@ void BatchLoop::start(std::unique_ptr<Running> running) {
     after_request(id);
     return;
   }
-  if (!running->announced) {
-    running->announced = true;
+  if (!running->is_started) {
+    running->is_started = true;
     running->started_at = clock_.now();
     events_.started(id, {kept});
   }
   target->running = std::move(running);
 }
 
-std::uint32_t BatchLoop::place_prefix(Sequence& target, Sequence* best, std::uint32_t common) {
-  std::uint32_t kept = 0;
-  if (best == &target || best == nullptr) {
-    kept = engine_.keep_prefix(target.id, common);
-  } else {
-    kept = engine_.share_prefix(best->id, target.id, common);
-    if (kept == 0) engine_.keep_prefix(target.id, 0);
-  }
-  PENSIEVE_CHECK(kept <= common);
-  target.held.resize(std::min<std::size_t>(target.held.size(), kept));
-  return kept;
-}
-
-void BatchLoop::plan_step(std::vector<StepInput>& inputs, std::vector<Sequence*>& members) {
-  std::vector<Sequence*> prompts;
-  for (Sequence& sequence : sequences_) {
-    if (!sequence.running) continue;
-    const std::size_t pending = sequence.running->tokens.size() - sequence.held.size();
-    if (pending > 1) {
-      prompts.push_back(&sequence);
-      continue;
-    }
-    inputs.push_back({sequence.id, std::span(sequence.running->tokens).last(1), true});
-    members.push_back(&sequence);
-  }
-  if (prompts.empty()) return;
-
-  const auto decoding = static_cast<std::uint32_t>(inputs.size());
-  std::uint32_t budget =
-      std::min(chunk_size_.tokens(decoding > 0), options_.step_tokens_max - decoding);
-  // The oldest prompt gets half of each step, so that it always gets on; the rest goes to the
-  // shortest first, so that a short question does not wait for a long document.
-  const auto pending_of = [](const Sequence* sequence) {
-    return static_cast<std::uint32_t>(sequence->running->tokens.size() - sequence->held.size());
-  };
-  std::sort(prompts.begin(), prompts.end(), [&](const Sequence* a, const Sequence* b) {
-    return std::pair(pending_of(a), a->running->order) <
-           std::pair(pending_of(b), b->running->order);
-  });
-  Sequence* const oldest = *std::min_element(
-      prompts.begin(), prompts.end(),
-      [](const Sequence* a, const Sequence* b) { return a->running->order < b->running->order; });
-  const std::uint32_t reserved =
-      prompts.size() > 1 ? std::min(pending_of(oldest), std::max(budget / 2, 1U)) : 0;
-  budget -= reserved;
-  for (Sequence* sequence : prompts) {
-    const std::uint32_t own = sequence == oldest ? reserved : 0;
-    const std::uint32_t count = std::min(pending_of(sequence), own + budget);
-    budget -= count - own;
-    if (count == 0) continue;
-    const std::span<const Token> rest =
-        std::span(sequence->running->tokens).subspan(sequence->held.size());
-    inputs.push_back({sequence->id, rest.first(count), count == rest.size()});
-    members.push_back(sequence);
-  }
-}
-
 Result<bool> BatchLoop::step() {
-  std::vector<StepInput> inputs;
-  std::vector<Sequence*> members;
-  std::vector<Token> sampled;
-  plan_step(inputs, members);
-  if (inputs.empty()) return !waiting_.empty();
+  StepPlan plan = plan_decoding(sequences_.all());
+  const std::uint32_t prompt_budget =
+      std::min({chunk_size_.tokens(plan.decoding > 0), options_.step_tokens_max - plan.decoding,
+                std::max(limits_.step_tokens_max, 1U)});
+  add_prompts(sequences_.all(), prompt_budget, plan);
+  if (plan.inputs.empty()) return false;  // Who waits has no cells, and gets them by a command.
 
+  std::vector<Token> sampled;
   const TimePoint began = clock_.now();
-  const Result<void> stepped = engine_.step(inputs, sampled);
+  const Result<void> stepped = engine_.step(plan.inputs, sampled);
   if (!stepped) {
     if (stepped.error().code != Code::kOutOfMemory) return std::unexpected(stepped.error());
-    if (!make_room()) {
-      // One request alone fills the whole cache.
-      end_with(*members.front(), StopCause::kWindowFull);
-    }
-    return true;
+    return make_room(*plan.members.front());
   }
   std::uint32_t prompt_tokens = 0;
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    if (inputs[i].tokens.size() > 1) {
-      prompt_tokens += static_cast<std::uint32_t>(inputs[i].tokens.size());
-    }
-    // The tokens lie in `running->tokens`; copy them before take_sampled() may grow that.
-    const std::size_t held = members[i]->held.size();
-    const auto& tokens = members[i]->running->tokens;
-    const auto first = tokens.begin() + static_cast<std::ptrdiff_t>(held);
-    members[i]->held.insert(members[i]->held.end(), first,
-                            first + static_cast<std::ptrdiff_t>(inputs[i].tokens.size()));
+  for (std::size_t i = 0; i < plan.inputs.size(); ++i) {
+    const std::span<const Token> tokens = plan.inputs[i].tokens;
+    if (tokens.size() > 1) prompt_tokens += static_cast<std::uint32_t>(tokens.size());
+    // They lie in `running->tokens`; copied before take_sampled() may grow that.
+    plan.members[i]->held.insert(plan.members[i]->held.end(), tokens.begin(), tokens.end());
+    plan.members[i]->running->short_since.reset();
   }
   chunk_size_.observe(prompt_tokens, clock_.now() - began);
 
   std::size_t next = 0;
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    if (!inputs[i].samples) continue;
+  for (std::size_t i = 0; i < plan.inputs.size(); ++i) {
+    if (!plan.inputs[i].samples) continue;
     PENSIEVE_CHECK(next < sampled.size());
-    take_sampled(*members[i], sampled[next++]);
+    take_sampled(*plan.members[i], sampled[next++]);
   }
   return true;
 }
 
-bool BatchLoop::make_room() {
-  Sequence* oldest_idle = nullptr;
-  Sequence* newest_running = nullptr;
-  std::size_t running = 0;
-  for (Sequence& sequence : sequences_) {
-    if (sequence.running) {
-      ++running;
-      if (newest_running == nullptr || sequence.running->order > newest_running->running->order) {
-        newest_running = &sequence;
-      }
-    } else if (!sequence.held.empty() &&
-               (oldest_idle == nullptr || sequence.used_at < oldest_idle->used_at)) {
-      oldest_idle = &sequence;
-    }
-  }
-  if (oldest_idle != nullptr) {
-    engine_.keep_prefix(oldest_idle->id, 0);
-    oldest_idle->held.clear();
+/// There were no cells for the step of `member` and others. Returns whether another try is worth
+/// it now; if not, cells or time have to come first.
+bool BatchLoop::make_room(Sequence& member) {
+  // A grant that is under way costs nobody anything.
+  if (demand_.awaits_answer(clock_.now())) return false;
+  if (Sequence* const idle = sequences_.oldest_idle()) {
+    sequences_.let_go(*idle);
     return true;
   }
-  if (running < 2) return false;
-  engine_.keep_prefix(newest_running->id, 0);
-  newest_running->held.clear();
-  log::info("request {} waits: the KV cache of {} tokens is full", newest_running->running->job.id,
-            options_.context_tokens);
-  waiting_.push_front(std::move(newest_running->running));
+  if (sequences_.running() > 1) {
+    Sequence& newest = *sequences_.newest_running();
+    log::info("request {} waits: the KV cache of {} cells is full", newest.running->job.id,
+              engine_.cells());
+    waiting_.push_front(std::move(newest.running));
+    sequences_.let_go(newest);
+    return true;
+  }
+  if (may_grow()) {
+    if (!member.running->short_since) member.running->short_since = clock_.now();
+    return false;
+  }
+  end_with(member, StopCause::kWindowFull);  // It alone fills all there can be.
   return true;
 }
 
@@ -395,29 +332,23 @@ void BatchLoop::after_request(std::uint32_t id) {
 
 Cleared BatchLoop::free_memory() {
   Cleared cleared;
-  bool any_running = false;
-  for (Sequence& sequence : sequences_) {
-    any_running = any_running || sequence.running != nullptr;
-    if (sequence.running || sequence.held.empty()) continue;
-    cleared.dropped_tokens += size32(sequence.held);
-    engine_.keep_prefix(sequence.id, 0);
-    sequence.held.clear();
-  }
+  cleared.dropped_tokens = sequences_.let_go_until(0);
   cleared.freed = engine_.clear_cache();
-  if (!any_running) {
+  if (sequences_.running() == 0) {
     cleared.freed = Bytes(cleared.freed.count() + engine_.release_buffers().count());
   }
   return cleared;
 }
 
-void BatchLoop::publish_stats() {
+void BatchLoop::publish_stats(bool lacks_cells) {
   Stats stats;
   stats.waiting = static_cast<std::uint32_t>(waiting_.size());
-  for (const Sequence& sequence : sequences_) {
-    if (sequence.running) ++stats.running;
-    stats.cached_tokens += size32(sequence.held);
-  }
-  stats.busy = stats.running > 0 || stats.waiting > 0;
+  stats.running = sequences_.running();
+  stats.cached_tokens = sequences_.held_tokens();
+  stats.cells = engine_.cells();
+  stats.cells_used = sequences_.cells_used();
+  stats.lacks_cells = lacks_cells;
+  stats.busy = !lacks_cells && (stats.running > 0 || stats.waiting > 0);
   {
     const std::lock_guard lock(mutex_);
     stats_ = stats;

@@ -2,6 +2,7 @@
 // processed in chunks between the others' tokens, and the KV of ended requests stays for re-use.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -18,24 +19,17 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "engine/engine.h"
+#include "worker/cell_demand.h"
 #include "worker/chunk_size.h"
 #include "worker/messages.h"
-#include "worker/text_filter.h"
+#include "worker/sequences.h"
 
 namespace pensieve::worker {
 
-/// A request whose prompt is tokenised and fits the window.
-struct Job {
-  std::uint32_t id = 0;
-  std::vector<engine::Token> prompt;  // At least one token.
-  std::uint32_t output_tokens_max = 1;
-  std::vector<std::string> stop_sequences;
-  engine::Sampling sampling;
-};
-
 /// What the loop reports. Called from the loop's thread only. Each job gets accepted() and then
 /// exactly one of done(), failed(), refused(), or refused() or failed() alone, or nothing more
-/// after it was cancelled; ended() follows in every case, after the engine's cache was cleared.
+/// after it was cancelled; it is not accepted() before there are cells for its prompt; ended()
+/// follows in every case, after the engine's cache was cleared.
 class JobEvents {
  public:
   virtual ~JobEvents() = default;
@@ -51,6 +45,8 @@ class JobEvents {
   virtual void failed(std::uint32_t id, const Failed& failed) = 0;
   virtual void refused(std::uint32_t id, const Refused& refused) = 0;
   virtual void cleared(std::uint32_t id, const Cleared& cleared) = 0;
+  virtual void need_cells(const NeedCells& need) = 0;
+  virtual void resized(const Resized& resized) = 0;
   virtual void ended(std::uint32_t id) = 0;
 
   /// How many requests run or wait has changed; stats() has the figures.
@@ -59,20 +55,26 @@ class JobEvents {
 
 /// Continuous batching over one engine.
 ///
-/// A running request is never lost for lack of KV cells: idle sequences are forgotten first, least
-/// recently used first; then the newest running request gives up its cells, waits, and goes on
-/// where it was once there is room (its client sees a pause, not an error).
+/// The KV cache may be smaller than the window, and grows and shrinks between two steps as the
+/// gateway grants (resize()). Where cells are short the loop asks for more, up to `cells_max`, and
+/// goes on with what fits. A running request is never lost while others have cells to give: idle
+/// sequences are forgotten first, least recently used first; then the newest running request gives
+/// up its cells, waits, and goes on where it was once there is room (its client sees a pause, not
+/// an error). A request that cannot go on even alone is refused after CellDemand::kCellsWaitMax.
 ///
 /// Ownership: borrows engine, events and clock; all must outlive the loop.
-/// Thread-safety: run() in one thread; submit(), cancel(), clear_cache(), stop() and stats() from
-/// any. Bounds: at most `waiting_max` jobs wait; submit() says so.
+/// Thread-safety: run() in one thread; the commands, stop() and stats() from any. Bounds: at most
+/// `waiting_max` jobs wait; submit() says so.
 /// Errors: engine errors of kOutOfMemory are handled here; an engine error that is not about one
 /// request ends run() with that error, and the process has to end.
 class BatchLoop {
  public:
   struct Options {
     std::uint32_t sequences_max = 4;
-    std::uint32_t context_tokens = 0;  // The engine's window. REQUIRES: > 0.
+    std::uint32_t context_tokens = 0;  // The window of one request. REQUIRES: > 0.
+    /// Most cells to ask for. Not more than there are: never asks, and a request that fills them
+    /// ends as one that fills its window.
+    std::uint32_t cells_max = 0;
     std::uint32_t step_tokens_max = 256;
     std::uint32_t waiting_max = 256;
   };
@@ -81,7 +83,10 @@ class BatchLoop {
     std::uint32_t running = 0;
     std::uint32_t waiting = 0;
     std::uint32_t cached_tokens = 0;
-    bool busy = false;  // Inside a step or with work to do.
+    std::uint32_t cells = 0;
+    std::uint32_t cells_used = 0;
+    bool busy = false;         // Inside a step or with work to do.
+    bool lacks_cells = false;  // Work is there, and all of it waits for cells.
   };
 
   BatchLoop(engine::Engine& engine, JobEvents& events, const Clock& clock, const Options& options);
@@ -97,6 +102,16 @@ class BatchLoop {
   /// Drops the KV of all idle sequences and clears the engine's cache; answers by cleared(id).
   void clear_cache(std::uint32_t id);
 
+  /// The cells shall be `cells`: more are granted, fewer are ordered. Done before the next step, as
+  /// far as running requests allow; answers by resized(), once for each call.
+  void resize(std::uint32_t cells);
+  /// No to need_cells().
+  void refuse_cells(ResizeRefused refusal);
+  /// From the next step on. Running requests beyond sequences_max go on.
+  void set_limits(const Limits& limits);
+  /// Time has passed: to be called about once a second. Only a loop that waits for cells cares.
+  void look_again();
+
   void stop();
   Stats stats() const;
 
@@ -108,57 +123,62 @@ class BatchLoop {
   Result<bool> turn();
 
  private:
-  struct Running {
-    Job job;
-    std::vector<engine::Token> tokens;  // Prompt and what was sampled.
-    std::uint32_t output_tokens = 0;
-    std::uint64_t order = 0;  // Smaller is older.
-    TextFilter filter;
-    TimePoint started_at;
-    TimePoint first_token_at;
-    bool announced = false;  // started() was sent (not again after it gave up its cells).
-
-    Running(Job taken, std::uint64_t place);
-  };
-
-  struct Sequence {
-    engine::SequenceId id = 0;
-    std::vector<engine::Token> held;   // What the engine holds for it.
-    std::unique_ptr<Running> running;  // Null: idle; `held` is kept for re-use.
-    std::uint64_t used_at = 0;         // Larger is later.
-  };
-
   struct Commands {
     std::deque<Job> jobs;
     std::vector<std::uint32_t> cancels;
     std::vector<std::uint32_t> clears;
-    bool empty() const { return jobs.empty() && cancels.empty() && clears.empty(); }
+    std::vector<std::uint32_t> resizes;
+    std::optional<ResizeRefused> refusal;  // The last.
+    std::optional<Limits> limits;          // The last.
+    bool look_again = false;
+    bool empty() const {
+      return jobs.empty() && cancels.empty() && clears.empty() && resizes.empty() && !refusal &&
+             !limits && !look_again;
+    }
   };
+  template <class Change>
+  void command(const Change& change);
 
-  void take_commands();
+  Result<void> take_commands();
   void apply_cancel(std::uint32_t id);
   void accept(Job job);
+  void announce_accepted();
   void start_waiting();
+  std::uint32_t running_max() const {
+    return std::clamp(limits_.sequences_max, 1U, options_.sequences_max);
+  }
+  bool fits_beside_running(const Running& next);
   void start(std::unique_ptr<Running> running);
-  Sequence* free_sequence();
-  std::uint32_t place_prefix(Sequence& target, Sequence* best, std::uint32_t common);
 
   Result<bool> step();
-  void plan_step(std::vector<engine::StepInput>& inputs, std::vector<Sequence*>& members);
-  bool make_room();
+  bool make_room(Sequence& member);
   void take_sampled(Sequence& sequence, engine::Token token);
   void end_with(Sequence& sequence, StopCause cause);
   void leave(Sequence& sequence);
   void after_request(std::uint32_t id);
-  /// Forgets all idle sequences, and gives the engine's buffers back where nothing runs.
+  /// Lets go of all idle sequences, and gives the engine's buffers back where nothing runs.
   Cleared free_memory();
-  void publish_stats();
+  void publish_stats(bool lacks_cells);
+
+  // Cells: batch_loop_cells.cc.
+  bool may_grow() const { return engine_.cells() < options_.cells_max; }
+  bool is_too_large(const Running& running) const;
+  std::uint32_t room_to_grow() const;
+  std::uint64_t cells_wanted();
+  void ask_for_cells();
+  void end_starved();
+  Refused starved(const Running& running) const;
+  Result<void> apply_resizes(const std::vector<std::uint32_t>& resizes);
+  Result<Resized> change_cells(std::uint32_t cells);
+  std::uint32_t smallest_cells(std::uint32_t asked);
 
   engine::Engine& engine_;
   JobEvents& events_;
   const Clock& clock_;
   const Options options_;
   ChunkSize chunk_size_;
+  Limits limits_;
+  CellDemand demand_;
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
@@ -167,7 +187,7 @@ class BatchLoop {
   bool stopping_ = false;
 
   // The loop's thread only, from here on.
-  std::vector<Sequence> sequences_;
+  Sequences sequences_;
   std::deque<std::unique_ptr<Running>> waiting_;
   std::uint64_t counter_ = 0;
   std::pair<std::uint32_t, std::uint32_t> published_load_;  // Running, waiting.

@@ -18,17 +18,25 @@ class BatchLoopPropertyTest : public BatchLoopTest {
     return std::uniform_int_distribution<std::uint32_t>(least, most)(random_);
   }
 
-  void begin(std::uint32_t seed) {
+  void begin(std::uint32_t seed, bool elastic) {
     random_.seed(seed);
     jobs_.clear();
     cancelled_.clear();
     clear_commands_ = 0;
     refusing_ = false;
+    orders_ = 0;
     const std::uint32_t sequences = pick(1, 6);
-    make({.cells = pick(60, 400),
+    const std::uint32_t window = pick(60, 400);
+    cells_granted_ = elastic ? pick(20, window) : window;
+    cells_max_ = elastic ? pick(window, 2 * window) : window;
+    make({.cells = cells_granted_,
           .sequences = sequences,
           .step_tokens = pick(sequences + 1, 128),
-          .waiting_max = pick(4, 30)});
+          .waiting_max = pick(4, 30),
+          .window = window,
+          .cells_max = cells_max_});
+    need_.reset();
+    events_.on_need = [this](const NeedCells& need) { need_ = need; };
     engine_->can_share = pick(0, 2) > 0;
     if (pick(0, 2) == 0) engine_->prefix_granularity = pick(2, 20);
     engine_->next_token = [](const std::vector<Token>& tokens) {
@@ -76,12 +84,55 @@ class BatchLoopPropertyTest : public BatchLoopTest {
       ++clear_commands_;
     }
     if (pick(0, 49) == 0) refusing_ = !refusing_;
+    clock_.advance(std::chrono::milliseconds(pick(0, 40)));
+    loop_->look_again();
+  }
+
+  /// A gateway with whims: grants what is asked or less or more, refuses, says nothing, orders to
+  /// shrink, sets limits; sometimes the engine has no memory for what was granted.
+  void act_as_gateway() {
+    if (need_ && pick(0, 2) == 0) {
+      ASSERT_LE(need_->cells_wanted, cells_max_);
+      ASSERT_GT(need_->cells_wanted, need_->cells_now);
+      if (pick(0, 1) == 0) {
+        order_cells(pick(need_->cells_now + 1, need_->cells_wanted + 20));
+      } else {
+        loop_->refuse_cells({memory::Level::kWarning, 1_GiB, "a whim"});
+      }
+      need_.reset();
+    }
+    if (pick(0, 79) == 0) order_cells(pick(1, cells_max_));
+    if (pick(0, 19) == 0) {
+      engine_->resize_error.reset();
+      if (pick(0, 4) == 0) engine_->resize_error = Error{Code::kOutOfMemory, "no memory"};
+    }
+    if (pick(0, 59) == 0) {
+      loop_->set_limits({.sequences_max = pick(0, 6),
+                         .step_tokens_max = pick(0, 128),
+                         .caches_grow = pick(0, 1) == 0,
+                         .parked_bytes_max = {},
+                         .stored_bytes_max = {}});
+    }
+  }
+  void order_cells(std::uint32_t cells) {
+    loop_->resize(cells);
+    ++orders_;
+    // What is there stays allowed until the worker has said that it is less.
+    cells_granted_ = std::max(cells_granted_, cells);
+  }
+  void expect_cells_within_the_grant() {
+    ASSERT_LE(engine_->cells(), cells_granted_);
+    ASSERT_LE(engine_->cells_used(), engine_->cells());
+    ASSERT_EQ(events_.resizes.size(), orders_) << "one answer for each order";
+    if (!events_.resizes.empty()) {
+      ASSERT_EQ(events_.resizes.back().cells, engine_->cells());
+      cells_granted_ = events_.resizes.back().cells;
+    }
   }
 
   void expect_invariants() {
     const BatchLoop::Stats stats = loop_->stats();
     ASSERT_EQ(stats.cached_tokens, engine_->tokens_held());
-    ASSERT_LE(engine_->cells_used(), window_);
     ASSERT_EQ(engine_->clear_cache_calls, events_.ends + clear_commands_);
     ASSERT_EQ(stats.running + stats.waiting + events_.ends, jobs_.size());
   }
@@ -102,6 +153,7 @@ class BatchLoopPropertyTest : public BatchLoopTest {
     }
     ASSERT_EQ(told.verdicts(), 1U) << "request " << request.id;
     if (told.done.empty()) return;
+    ASSERT_TRUE(told.accepted) << "request " << request.id;
     ASSERT_EQ(told.text, whole.text) << "request " << request.id;
     ASSERT_EQ(told.done.front().cause, whole.cause) << "request " << request.id;
     ASSERT_EQ(told.done.front().output_tokens, whole.output_tokens) << "request " << request.id;
@@ -112,6 +164,10 @@ class BatchLoopPropertyTest : public BatchLoopTest {
   std::set<std::uint32_t> cancelled_;
   std::uint32_t clear_commands_ = 0;  // And what a refusal frees.
   bool refusing_ = false;
+  std::optional<NeedCells> need_;
+  std::uint32_t cells_granted_ = 0;
+  std::uint32_t cells_max_ = 0;
+  std::size_t orders_ = 0;
 };
 
 TEST_F(BatchLoopPropertyTest, EveryRequestEndsOnceWithTheTextThatItHasAlone) {
@@ -119,7 +175,7 @@ TEST_F(BatchLoopPropertyTest, EveryRequestEndsOnceWithTheTextThatItHasAlone) {
   std::uint32_t out_of_cells = 0;
   for (std::uint32_t seed = 1; seed <= 12; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
-    begin(seed);
+    begin(seed, false);
     for (int i = 0; i < 600; ++i) {
       act();
       turn();
@@ -138,6 +194,42 @@ TEST_F(BatchLoopPropertyTest, EveryRequestEndsOnceWithTheTextThatItHasAlone) {
   // The seeds really reach what they are for.
   EXPECT_GT(done, 300U);
   EXPECT_GT(out_of_cells, 50U);
+}
+
+TEST_F(BatchLoopPropertyTest, UnderRandomGrantsRefusalsAndShrinksTheSameHolds) {
+  std::size_t done = 0;
+  std::size_t refused = 0;
+  std::size_t resized = 0;
+  for (std::uint32_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    begin(seed, true);
+    for (int i = 0; i < 600; ++i) {
+      act();
+      act_as_gateway();
+      turn();
+      expect_invariants();
+      expect_cells_within_the_grant();
+      if (HasFatalFailure()) return;
+    }
+    // From here on the gateway is silent: everybody comes to an end all the same.
+    engine_->resize_error.reset();
+    for (int waits = 0; loop_->stats().running + loop_->stats().waiting > 0; ++waits) {
+      ASSERT_LT(waits, 200) << "somebody waits for ever";
+      drain();
+      clock_.advance(std::chrono::seconds(1));
+    }
+    expect_invariants();
+    for (const auto& [id, request] : jobs_) {
+      expect_story(request);
+      if (HasFatalFailure()) return;
+      refused += story(id).refused.size();
+    }
+    done += events_.done_order.size();
+    resized += engine_->resizes.size();
+  }
+  EXPECT_GT(done, 500U);
+  EXPECT_GT(refused, 20U);
+  EXPECT_GT(resized, 100U);
 }
 
 }  // namespace

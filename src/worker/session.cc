@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
@@ -49,6 +50,7 @@ class Session final : private JobEvents {
   // Frames, in the reading thread.
   bool wait_for_frame();
   bool handle(const Frame& frame);
+  void obey(const Frame& frame);
   void plan(const Frame& frame);
   void load(const Frame& frame);
   void generate(const Frame& frame);
@@ -79,6 +81,8 @@ class Session final : private JobEvents {
   void cleared(std::uint32_t id, const Cleared& event) override {
     send(FrameType::kCleared, id, encode(event));
   }
+  void need_cells(const NeedCells& need) override { send(FrameType::kNeedCells, 0, encode(need)); }
+  void resized(const Resized& event) override { send(FrameType::kResized, 0, encode(event)); }
   void ended(std::uint32_t id) override;
   void load_changed() override { send_heartbeat(); }
   memory::Monitor::Status memory_now();
@@ -97,6 +101,7 @@ class Session final : private JobEvents {
 
   std::unique_ptr<engine::Engine> engine_;
   std::uint32_t context_tokens_ = 0;
+  std::optional<Limits> limits_;  // Until there is a loop to obey them.
   std::unique_ptr<BatchLoop> loop_;
   std::thread loop_thread_;
 
@@ -126,6 +131,7 @@ int Session::serve() {
 /// Sends heartbeats while there is nothing to read. Returns whether there is.
 bool Session::wait_for_frame() {
   send_heartbeat_if_due();
+  if (loop_) loop_->look_again();
   pollfd poll_socket{socket_, POLLIN, 0};
   const auto wait =
       std::chrono::duration_cast<std::chrono::milliseconds>(options_.heartbeat_every).count();
@@ -156,12 +162,50 @@ bool Session::handle(const Frame& frame) {
         send(FrameType::kCleared, frame.request, encode(Cleared{}));
       }
       return true;
+    case FrameType::kLimits:
+    case FrameType::kResize:
+    case FrameType::kResizeRefused:
+      obey(frame);
+      return true;
     case FrameType::kShutdown:
       return false;
     default:
       log::error("the gateway sent a frame that only a worker may send");
       end_now(kExitEngineFailure);
   }
+}
+
+/// Orders about memory. One that makes no sense ends the worker: to guess would be worse.
+void Session::obey(const Frame& frame) {
+  std::optional<Error> error;
+  if (frame.type == FrameType::kLimits) {
+    const Result<Limits> limits = decode_limits(frame.payload);
+    if (limits) {
+      limits_ = *limits;
+      if (loop_) loop_->set_limits(*limits);
+    } else {
+      error = limits.error();
+    }
+  } else if (frame.type == FrameType::kResize) {
+    const Result<Resize> resize = decode_resize(frame.payload);
+    if (!resize) {
+      error = resize.error();
+    } else if (loop_) {
+      loop_->resize(resize->cells);
+    } else {
+      resized({});
+    }
+  } else {
+    const Result<ResizeRefused> refused = decode_resize_refused(frame.payload);
+    if (!refused) {
+      error = refused.error();
+    } else if (loop_) {
+      loop_->refuse_cells(*refused);
+    }
+  }
+  if (!error) return;
+  log::error("{}", error->message);
+  end_now(kExitEngineFailure);
 }
 
 void Session::plan(const Frame& frame) {
@@ -186,6 +230,14 @@ void Session::load(const Frame& frame) {
   };
   const Result<engine::ModelInfo> info = engine_->load(*options, progress);
   if (!info) return send_failure(frame.request, info.error());
+  if (std::max(info->cells, options->cells_max) < info->context_tokens) {
+    return send_failure(
+        frame.request,
+        {Code::kInvalidArgument,
+         fmt::format("a window of {} tokens needs as many KV cells; {} are the most that are "
+                     "allowed",
+                     info->context_tokens, std::max(info->cells, options->cells_max))});
+  }
   start_loop(*options, *info);
   send(FrameType::kLoaded, frame.request, encode(*info));
 }
@@ -196,7 +248,9 @@ void Session::start_loop(const engine::LoadOptions& options, const engine::Model
       std::make_unique<BatchLoop>(*engine_, static_cast<JobEvents&>(*this), clock_,
                                   BatchLoop::Options{.sequences_max = options.sequences_max,
                                                      .context_tokens = info.context_tokens,
+                                                     .cells_max = options.cells_max,
                                                      .step_tokens_max = options.step_tokens_max});
+  if (limits_) loop_->set_limits(*limits_);
   loop_thread_ = std::thread([this] {
     try {
       const Result<void> ended = loop_->run();
@@ -266,6 +320,8 @@ void Session::send_heartbeat() {
   Heartbeat heartbeat{.running = stats.running,
                       .waiting = stats.waiting,
                       .cached_tokens = stats.cached_tokens,
+                      .cells = stats.cells,
+                      .cells_used = stats.cells_used,
                       .resident = {},
                       .anonymous = {}};
   if (const Result<ProcessMemory> memory = own_process_memory()) {
@@ -305,7 +361,7 @@ std::optional<Refused> Session::check_memory(const std::function<void()>& free_m
   if (refusal == nullptr) return std::nullopt;
   log::warning("refused right before generation: {} [{}]", refusal->reason,
                memory::describe(status));
-  return Refused{refusal->level, refusal->available};
+  return Refused{refusal->level, refusal->available, {}};
 }
 
 void Session::ended(std::uint32_t) {

@@ -58,7 +58,8 @@ class BatchLoopTest : public testing::Test {
     std::uint32_t sequences = 4;
     std::uint32_t step_tokens = 256;
     std::uint32_t waiting_max = 256;
-    std::uint32_t window = 0;  // 0: as many as there are cells.
+    std::uint32_t window = 0;     // 0: as many as there are cells.
+    std::uint32_t cells_max = 0;  // 0: as many as there are at first.
   };
 
   BatchLoopTest() { make({}); }
@@ -71,6 +72,7 @@ class BatchLoopTest : public testing::Test {
     loop_ = std::make_unique<BatchLoop>(*engine_, events_, clock_,
                                         BatchLoop::Options{.sequences_max = setup.sequences,
                                                            .context_tokens = window_,
+                                                           .cells_max = setup.cells_max,
                                                            .step_tokens_max = setup.step_tokens,
                                                            .waiting_max = setup.waiting_max});
   }
@@ -104,7 +106,8 @@ class BatchLoopTest : public testing::Test {
   /// Turns until nothing is left to do.
   void drain() {
     int left = 100'000;
-    while (turn()) ASSERT_GT(--left, 0) << "the loop never comes to rest";
+    // Busy without having worked: a command came in during the turn.
+    while (turn() || loop_->stats().busy) ASSERT_GT(--left, 0) << "the loop never comes to rest";
   }
   void run_alone(const Job& job) {
     submit(job);

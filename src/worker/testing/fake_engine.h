@@ -151,6 +151,9 @@ class FakeEngine final : public engine::Engine {
   }
   Bytes kv_per_token() const override { return Bytes(1); }
   std::uint32_t cells() const override { return static_cast<std::uint32_t>(table_.size()); }
+  std::uint32_t cells_free() const override {
+    return static_cast<std::uint32_t>(table_.free_count());
+  }
   std::uint32_t cells_used(std::span<const engine::SequenceId> sequences) const override {
     return static_cast<std::uint32_t>(table_.held_by(sequences));
   }

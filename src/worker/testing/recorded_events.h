@@ -38,6 +38,9 @@ class RecordedEvents final : public JobEvents {
   std::vector<std::uint32_t> done_order;
   std::uint32_t ends = 0;  // Over all requests.
   std::uint32_t load_changes = 0;
+  std::vector<NeedCells> needs;
+  std::vector<Resized> resizes;
+  std::function<void(const NeedCells&)> on_need;
 
   std::optional<Refused> check_memory(const std::function<void()>& free_memory) override {
     return memory ? memory(free_memory) : std::nullopt;
@@ -69,6 +72,11 @@ class RecordedEvents final : public JobEvents {
     ++ends;
     if (on_ended) on_ended(id);
   }
+  void need_cells(const NeedCells& need) override {
+    needs.push_back(need);
+    if (on_need) on_need(need);
+  }
+  void resized(const Resized& resized) override { resizes.push_back(resized); }
   void load_changed() override { ++load_changes; }
 
  private:
