@@ -25,3 +25,10 @@ find_library(PROMETHEUS_CORE_LIBRARY prometheus-cpp-core REQUIRED)
 add_library(pensieve_prometheus INTERFACE)
 target_include_directories(pensieve_prometheus SYSTEM INTERFACE ${PROMETHEUS_INCLUDE_DIR})
 target_link_libraries(pensieve_prometheus INTERFACE ${PROMETHEUS_CORE_LIBRARY})
+
+# The worker's filter of system calls; other systems have none.
+add_library(pensieve_seccomp INTERFACE)
+if(CMAKE_SYSTEM_NAME STREQUAL Linux)
+  find_library(SECCOMP_LIBRARY seccomp REQUIRED)
+  target_link_libraries(pensieve_seccomp INTERFACE ${SECCOMP_LIBRARY})
+endif()

@@ -1,24 +1,25 @@
 // The `pensieve-worker` program: one engine behind one socket. Started by `pensieve serve`.
-#include <sys/resource.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
-
-#if defined(__linux__)
-#include <sys/prctl.h>
-#endif
 
 #include <fmt/core.h>
 
 #include "base/log.h"
 #include "engine/scripted_engine.h"
 #include "memory/machine_memory.h"
+#include "sandbox/model_files.h"
+#include "sandbox/sandbox.h"
 #include "worker/session.h"
 #include "worker/worker_end.h"
 #include "worker/worker_process.h"
@@ -54,27 +55,14 @@ void print_version() {
   }
 }
 
-/// Makes this process the kernel's first choice when memory runs out, and lets it die with its
-/// gateway and without a core dump of gigabytes. Each is best effort; the gateway reports what
-/// held.
-void confine() {
-#if defined(__linux__)
-  if (std::FILE* file = std::fopen("/proc/self/oom_score_adj", "w")) {
-    std::fputs("1000", file);
-    std::fclose(file);
-  }
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-#endif
-  const rlimit none{0, 0};
-  ::setrlimit(RLIMIT_CORE, &none);
-  std::signal(SIGPIPE, SIG_IGN);
-}
-
 struct Arguments {
   std::string engine;
   memory::Floors floors;
   log::Severity log_severity = log::Severity::kInfo;
-  std::string own_memory_group;  // Empty where there is none.
+  std::string own_memory_group;       // Empty where there is none.
+  std::string model;                  // Empty: no model can be read.
+  std::vector<std::string> writable;  // Folders.
+  std::optional<pid_t> gateway;
 };
 
 std::optional<Bytes> bytes_from(const std::string& text) {
@@ -84,36 +72,82 @@ std::optional<Bytes> bytes_from(const std::string& text) {
   return Bytes(count);
 }
 
-/// `--engine NAME --floors-bytes CAUTION WARNING CRITICAL EMERGENCY [--debug]
-///  [--own-memory-group NAME]`
+std::optional<memory::Floors> floors_from(const std::string* texts) {
+  memory::Floors floors;
+  for (Bytes* floor : {&floors.caution, &floors.warning, &floors.critical, &floors.emergency}) {
+    const std::optional<Bytes> value = bytes_from(*texts++);
+    if (!value) return std::nullopt;
+    *floor = *value;
+  }
+  if (!floors.ordered()) return std::nullopt;
+  return floors;
+}
+
+/// `--engine NAME --floors-bytes CAUTION WARNING CRITICAL EMERGENCY [--model FILE] [--gateway PID]
+///  [--writable FOLDER]... [--own-memory-group NAME] [--debug]`
 std::optional<Arguments> parse(const std::vector<std::string>& args) {
   Arguments parsed;
   for (std::size_t i = 0; i < args.size(); ++i) {
-    if (args[i] == "--engine" && i + 1 < args.size()) {
-      parsed.engine = args[++i];
-    } else if (args[i] == "--floors-bytes" && i + 4 < args.size()) {
-      Bytes* const floors[] = {&parsed.floors.caution, &parsed.floors.warning,
-                               &parsed.floors.critical, &parsed.floors.emergency};
-      for (Bytes* floor : floors) {
-        const std::optional<Bytes> value = bytes_from(args[++i]);
-        if (!value) return std::nullopt;
-        *floor = *value;
-      }
-    } else if (args[i] == "--own-memory-group" && i + 1 < args.size()) {
-      parsed.own_memory_group = args[++i];
-    } else if (args[i] == "--debug") {
+    const std::size_t left = args.size() - i - 1;
+    if (args[i] == "--debug") {
       parsed.log_severity = log::Severity::kDebug;
+    } else if (args[i] == "--floors-bytes" && left >= 4) {
+      const std::optional<memory::Floors> floors = floors_from(&args[i + 1]);
+      if (!floors) return std::nullopt;
+      parsed.floors = *floors;
+      i += 4;
+    } else if (args[i] == "--engine" && left > 0) {
+      parsed.engine = args[++i];
+    } else if (args[i] == "--model" && left > 0) {
+      parsed.model = args[++i];
+    } else if (args[i] == "--writable" && left > 0) {
+      parsed.writable.push_back(args[++i]);
+    } else if (args[i] == "--own-memory-group" && left > 0) {
+      parsed.own_memory_group = args[++i];
+    } else if (args[i] == "--gateway" && left > 0) {
+      const std::optional<Bytes> pid = bytes_from(args[++i]);
+      if (!pid || pid->count() > INT32_MAX) return std::nullopt;
+      parsed.gateway = static_cast<pid_t>(pid->count());
     } else {
       return std::nullopt;
     }
   }
-  if (!parsed.floors.ordered()) return std::nullopt;
   return parsed;
+}
+
+sandbox::Wanted walls_for(const Arguments& arguments) {
+  sandbox::Wanted wanted;
+  wanted.writable_folders = arguments.writable;
+  wanted.parent = arguments.gateway;
+  wanted.last_descriptor = worker::kWorkerSocketFd;
+  if (arguments.model.empty()) return wanted;
+  wanted.readable = sandbox::model_files(arguments.model);
+  // A script may make marker files ("once FILE") beside its model. What a script is asked to do is
+  // worse than that, so the wall would protect nobody; and no model of the user is ever a script.
+  if (arguments.engine == "scripted") {
+    const std::filesystem::path folder = std::filesystem::path(arguments.model).parent_path();
+    wanted.writable_folders.push_back(folder.empty() ? "." : folder.string());
+  }
+  return wanted;
+}
+
+/// For `pensieve doctor`: what would hold for a worker on this machine, one line each, the parts
+/// separated by tabs: "yes" or "no", the claim, how or why not, what to do.
+void print_protections() {
+  sandbox::Wanted wanted;
+  wanted.parent = ::getppid();
+  for (const Protection& one : sandbox::confine_process(wanted)) {
+    fmt::print("{}\t{}\t{}\t{}\n", one.holds ? "yes" : "no", one.name, one.detail, one.remedy);
+  }
 }
 
 int run(const std::vector<std::string>& args) {
   if (args.size() == 1 && args[0] == "--version") {
     print_version();
+    return 0;
+  }
+  if (args.size() == 1 && args[0] == "--protections") {
+    print_protections();
     return 0;
   }
   const std::optional<Arguments> arguments = parse(args);
@@ -122,7 +156,9 @@ int run(const std::vector<std::string>& args) {
                stderr);
     return worker::kExitBadUsage;
   }
-  confine();
+  std::signal(SIGPIPE, SIG_IGN);
+  // Before the log and the engine have threads: those that exist already would stay unconfined.
+  Protections protections = sandbox::confine_process(walls_for(*arguments));
   log::start("worker", arguments->log_severity);
   for (const EngineEntry& entry : engines()) {
     if (entry.name != arguments->engine) continue;
@@ -136,6 +172,7 @@ int run(const std::vector<std::string>& args) {
     options.engine_name = arguments->engine;
     options.version = PENSIEVE_VERSION;
     options.floors = arguments->floors;
+    options.protections = std::move(protections);
     return worker::serve_session(worker::kWorkerSocketFd, entry.make, **source, steady_clock(),
                                  options);
   }

@@ -17,6 +17,7 @@ LINKED_EVERYWHERE = {"pensieve_options", "Threads::Threads"}
 CONFINED = [
     (re.compile(r"^(llama|ggml|gguf|mtmd|common/|chat\.h|sampling\.h)"), "llama.cpp",
      lambda path: path.startswith("src/engine/llama_")),
+    (re.compile(r"^seccomp\.h"), "libseccomp", lambda path: path.startswith("src/sandbox/")),
     (re.compile(r"^boost/beast"), "Boost.Beast",
      lambda path: path.startswith(("src/gateway/", "src/cli/", "bench/", "third_party/"))),
 ]

@@ -13,9 +13,10 @@ set -euo pipefail
 # package, or package:command where having the command is enough (other sources have other names).
 build_set=(g++:g++ cmake:cmake ninja-build:ninja ccache:ccache python3:python3 python3-pip
   python3-venv libboost1.81-dev libspdlog-dev libfmt-dev libcli11-dev libtomlplusplus-dev
-  libgtest-dev prometheus-cpp-dev)
+  libgtest-dev libseccomp-dev prometheus-cpp-dev)
 check_set=(clang-format-14:clang-format-14 binutils:nm)
-test_set=(nodejs:node npm:npm iproute2:ip util-linux:unshare curl:curl procps:ps)
+test_set=(nodejs:node npm:npm iproute2:ip util-linux:unshare curl:curl procps:ps
+  systemd:systemd-analyze)
 
 case "${1:-build}" in
   build) wanted=("${build_set[@]}") ;;

@@ -142,6 +142,18 @@ std::optional<Action> Script::parse_action(std::string_view verb, std::string_vi
   return action;
 }
 
+std::optional<Script::Statement> Script::parse_try(std::string_view rest) {
+  const std::string_view verb = take_word(rest);
+  const std::string_view target = take_word(rest);
+  if (std::optional<Attempt> attempt = parse_attempt(verb, target); attempt && rest.empty()) {
+    Statement statement;
+    statement.kind = Kind::kAttempt;
+    statement.attempt = *std::move(attempt);
+    return statement;
+  }
+  return std::nullopt;
+}
+
 Script::Statement Script::parse_statement(std::string_view text) {
   std::string_view rest = text;
   std::string_view verb = take_word(rest);
@@ -154,6 +166,9 @@ Script::Statement Script::parse_statement(std::string_view text) {
       statement.delay = std::chrono::milliseconds(*ms);
       return statement;
     }
+  }
+  if (verb == "try") {
+    if (std::optional<Statement> tried = parse_try(rest)) return *std::move(tried);
   }
   std::string once_path;
   if (verb == "once") {
@@ -193,6 +208,14 @@ Moment Script::at(std::uint64_t position) const {
       moment.delay = statement.delay;
     } else if (statement.kind == Kind::kAction) {
       if (left == 0) moment.actions.push_back(statement.action);
+    } else if (statement.kind == Kind::kAttempt) {
+      if (left > 0) {
+        --left;
+        continue;
+      }
+      moment.attempt = statement.attempt;
+      moment.piece = position == 0 ? "" : " ";
+      return moment;
     } else if (!statement.pieces.empty()) {
       const std::uint64_t count = statement.pieces.size();
       if (statement.repeats == kEndless || left / count < statement.repeats) {

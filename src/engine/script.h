@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/attempt.h"
+
 namespace pensieve::engine {
 
 /// Splits `text` without a loss: each piece is a run of white space with the word after it. Runs
@@ -40,6 +42,7 @@ struct Moment {
   std::vector<Action> actions;  // In this order.
   std::chrono::milliseconds delay{0};
   std::optional<std::string> piece;  // Empty: the answer is over.
+  std::optional<Attempt> attempt;    // What comes of it is the piece.
 };
 
 /// An answer. After `script:` come statements, separated by `;` or a new line:
@@ -48,6 +51,8 @@ struct Moment {
 ///   token) grow MIB        leak MIB         slow MS         exit N          abort  segv  hang  oom
 ///   badalloc  fail once FILE STATEMENT   STATEMENT is one of the second row, FILE a path without
 ///   white space
+///   try VERB TARGET   does what a confined worker must not (engine/attempt.h); its outcome is a
+///   word
 ///
 /// Any other text is answered by `You said: ` and the text; a statement that is none, by its name.
 ///
@@ -61,7 +66,7 @@ class Script {
   Moment at(std::uint64_t position) const;
 
  private:
-  enum class Kind : std::uint8_t { kText, kDelay, kAction };
+  enum class Kind : std::uint8_t { kText, kDelay, kAction, kAttempt };
 
   /// One statement; which members count follows from `kind`.
   struct Statement {
@@ -71,11 +76,13 @@ class Script {
     bool is_raw = false;  // Keeps its first space at the start of an answer.
     std::chrono::milliseconds delay{0};
     Action action;
+    Attempt attempt;
   };
 
   static Statement parse_statement(std::string_view text);
   static std::optional<Statement> parse_text(std::string_view verb, std::string_view rest);
   static std::optional<Action> parse_action(std::string_view verb, std::string_view rest);
+  static std::optional<Statement> parse_try(std::string_view rest);
   static Statement text_statement(std::string_view text);
 
   std::vector<Statement> statements_;

@@ -89,12 +89,28 @@ TEST(Script, OnceTakesAnActionAndNothingElse) {
             "unknown| statement:| once| /a/b| say| x");
 }
 
+TEST(Script, AnAttemptIsOneTokenWhoseTextComesFromTrying) {
+  const Script script = Script::parse("script: try read /a/b; say x; try connect 80; say y");
+  ASSERT_TRUE(script.at(0).attempt);
+  EXPECT_EQ(script.at(0).attempt->kind, Attempt::Kind::kRead);
+  EXPECT_EQ(script.at(0).attempt->target, "/a/b");
+  EXPECT_EQ(script.at(0).piece, "");
+  EXPECT_FALSE(script.at(1).attempt);
+  EXPECT_EQ(script.at(1).piece, " x");
+  ASSERT_TRUE(script.at(2).attempt);
+  EXPECT_EQ(script.at(2).attempt->kind, Attempt::Kind::kConnect);
+  EXPECT_EQ(script.at(2).piece, " ");
+  EXPECT_EQ(script.at(3).piece, " y");
+  EXPECT_EQ(script.at(4).piece, std::nullopt);
+}
+
 TEST(Script, AnUnknownStatementIsNamedInTheAnswer) {
   EXPECT_EQ(said(Script::parse("script: dance now; say on")),
             "unknown| statement:| dance| now| on");
   for (const char* wrong :
        {"repeat x y", "repeat 2", "repeat 2 a b", "endless", "delay", "delay -1", "grow",
-        "exit 99999999999", "abort 1", "once", "once /a/b", "bytes"}) {
+        "exit 99999999999", "abort 1", "once", "once /a/b", "bytes", "try", "try read",
+        "try fly /a", "try read /a /b", "try connect x", "try signal 0"}) {
     EXPECT_EQ(said(Script::parse(std::string("script:") + wrong)).rfind("unknown| statement:", 0),
               0U)
         << wrong;

@@ -350,7 +350,8 @@ Result<Token> ScriptedEngine::next_token(const Moment& moment) {
     if (Result<void> done = perform(action); !done) return std::unexpected(done.error());
   }
   if (!moment.piece) return kEnd;
-  const Result<Token> token = intern(*moment.piece);
+  const std::string outcome = moment.attempt ? pensieve::engine::perform(*moment.attempt) : "";
+  const Result<Token> token = intern(*moment.piece + outcome);
   // Not kOutOfMemory: that would promise that nothing has changed.
   if (!token) return fail(Code::kInternal, token.error().message);
   return token;

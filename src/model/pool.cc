@@ -1,5 +1,7 @@
 #include "model/pool.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -263,6 +265,9 @@ std::vector<std::string> Pool::worker_args() const {
   for (const Bytes floor : {floors.caution, floors.warning, floors.critical, floors.emergency}) {
     args.push_back(std::to_string(floor.count()));
   }
+  // All that the worker can read, and with whom it dies.
+  args.insert(args.end(),
+              {"--model", options_.model.path, "--gateway", std::to_string(::getpid())});
   if (options_.debug_log) args.emplace_back("--debug");
   return args;
 }
@@ -298,6 +303,7 @@ Pool::Status Pool::status() const {
   if (state_ == State::kReady) {
     status.pid = link_->pid();
     status.heartbeat = link_->last_heartbeat();
+    status.protections = link_->protections();
     status.uptime = clock_.now() - ready_since_;
   }
   return status;

@@ -15,6 +15,7 @@
 #include <boost/asio/awaitable.hpp>
 
 #include "base/clock.h"
+#include "base/protection.h"
 #include "base/timer.h"
 #include "memory/ledger.h"
 #include "memory/monitor.h"
@@ -66,6 +67,7 @@ class Pool {
     std::optional<engine::ModelInfo> info;  // Of the last load that succeeded.
     pid_t pid = 0;                          // Where ready.
     worker::Heartbeat heartbeat;
+    Protections protections;  // Of the worker, where ready.
     Bytes reserved;
     Duration uptime{};                                // Of the worker.
     std::map<worker::WorkerEnd, std::uint64_t> ends;  // How workers have ended so far.

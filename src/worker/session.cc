@@ -110,7 +110,8 @@ class Session final : private JobEvents {
 };
 
 int Session::serve() {
-  send(FrameType::kHello, 0, encode(Hello{options_.engine_name, options_.version}));
+  send(FrameType::kHello, 0,
+       encode(Hello{options_.engine_name, options_.version, options_.protections}));
   while (true) {
     if (!wait_for_frame()) continue;
     const Result<Frame> frame = read_frame(socket_);

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "base/protection.h"
 #include "engine/engine.h"
 #include "memory/level.h"
 #include "memory/memory_source.h"
@@ -14,6 +15,7 @@ struct SessionOptions {
   std::string engine_name;
   std::string version;
   memory::Floors floors;
+  Protections protections = {};  // How this process has confined itself.
   Duration heartbeat_every = std::chrono::seconds(1);
 };
 

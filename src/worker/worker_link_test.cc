@@ -35,11 +35,11 @@ class WorkerLinkTest : public testing::Test {
     link_ = *std::move(link);
   }
   void start_loaded(const std::string& model = "") {
-    start(real_worker());
+    const std::string path = folder_.write("m.script", model);
+    start(real_worker(path));
     const auto call = open(
-        FrameType::kLoad, encode(engine::LoadOptions{.model_path = folder_.write("m.script", model),
-                                                     .sequences_max = 2,
-                                                     .step_tokens_max = 64}));
+        FrameType::kLoad,
+        encode(engine::LoadOptions{.model_path = path, .sequences_max = 2, .step_tokens_max = 64}));
     ASSERT_EQ(closing_frame(*call).type, FrameType::kLoaded);
   }
 
@@ -256,7 +256,7 @@ TEST_F(WorkerLinkTest, AChildThatClosesItsSocketAndLivesOnIsKilled) {
 }
 
 TEST_F(WorkerLinkTest, AStoppedProcessMissesItsDeadline) {
-  WorkerLink::Options options = real_worker();
+  WorkerLink::Options options = real_worker(folder_.write("m.script", ""));
   options.hang_after = seconds(10);
   start(options);
   ASSERT_TRUE(io_.run_until([&] { return link_->hello() != nullptr; }));
@@ -282,7 +282,7 @@ TEST_F(WorkerLinkTest, AWorkerThatDoesNotStopWhenAskedMissesItsDeadline) {
 }
 
 TEST_F(WorkerLinkTest, AProgramThatDoesNotExistIsAnError) {
-  WorkerLink::Options options = real_worker();
+  WorkerLink::Options options = real_worker(folder_.write("m.script", ""));
   options.program = "/nowhere/pensieve-worker";
   const auto link = WorkerLink::start(io_.io.get_executor(), io_.clock, options,
                                       [this](const WorkerGone& gone) { ends_.push_back(gone); });
@@ -292,7 +292,7 @@ TEST_F(WorkerLinkTest, AProgramThatDoesNotExistIsAnError) {
 }
 
 TEST_F(WorkerLinkTest, AWorkerThatIsUsedWronglyEndsByItself) {
-  WorkerLink::Options options = real_worker();
+  WorkerLink::Options options = real_worker(folder_.write("m.script", ""));
   options.args = {"--engine", "none"};
   start(options);
   EXPECT_EQ(end(), WorkerEnd::kCrashed);

@@ -33,10 +33,11 @@ inline constexpr const char* kStaysDeaf = "exec cat <&3 >/dev/null";
 /// Lives on without a socket, until it is killed (or a minute has passed, should the test crash).
 inline constexpr const char* kStaysWithoutSocket = "exec 3>&-; exec sleep 60";
 
-/// The built worker with its scripted engine and floors that no machine is below.
-inline WorkerLink::Options real_worker() {
+/// The built worker with its scripted engine and floors that no machine is below. It can read the
+/// file `model` and write beside it, and nothing else that is the test's.
+inline WorkerLink::Options real_worker(const std::string& model) {
   return {.program = PENSIEVE_WORKER_PROGRAM,
-          .args = {"--engine", "scripted", "--floors-bytes", "4", "3", "2", "1"}};
+          .args = {"--engine", "scripted", "--floors-bytes", "4", "3", "2", "1", "--model", model}};
 }
 
 }  // namespace pensieve::worker
