@@ -22,6 +22,7 @@
 #include "cli/cli.h"
 #include "config/load.h"
 #include "gateway/guard_proof.h"
+#include "gateway/self_protection.h"
 #include "gateway/server.h"
 #include "memory/admission.h"
 #include "memory/cgroup_group.h"
@@ -77,8 +78,30 @@ gateway::ServerOptions server_options(const config::Settings& settings, model::M
   return options;
 }
 
+/// "4 of 4", and a warning in the log for each that is missing.
+std::string counted(std::string_view whose, const Protections& protections) {
+  std::size_t held = 0;
+  for (const Protection& one : protections) {
+    held += one.holds ? 1 : 0;
+    if (one.holds) {
+      log::debug("{}: {} ({})", whose, one.name, one.detail);
+    } else {
+      log::warning("{} not protected: \"{}\" does not hold: {}{}{}", whose, one.name, one.detail,
+                   one.remedy.empty() ? "" : "; ", one.remedy);
+    }
+  }
+  return fmt::format("{} of {}", held, protections.size());
+}
+
+/// What serve() has found out before the server runs.
+struct Prepared {
+  std::size_t proofs = 0;
+  Duration proof_time{};
+  Protections gateway;
+};
+
 void print_banner(const config::Settings& settings, const gateway::ServerOptions& options,
-                  const gateway::Started& started) {
+                  const gateway::Started& started, const Prepared& prepared) {
   const std::string shown = settings.host.find(':') != std::string::npos
                                 ? fmt::format("[{}]", settings.host)
                                 : settings.host;
@@ -106,6 +129,13 @@ void print_banner(const config::Settings& settings, const gateway::ServerOptions
         "[memory] caution_gb and the others lower\n",
         memory::gb_text(options.monitor.floors.caution));
   }
+  fmt::print("  guard        proven at start: {} simulated readings, {} ms\n", prepared.proofs,
+             std::chrono::duration_cast<std::chrono::milliseconds>(prepared.proof_time).count());
+  fmt::print("  protection   gateway {}", counted("the gateway is", prepared.gateway));
+  if (!started.not_loaded) {
+    fmt::print(", worker {}", counted("the worker is", started.model.protections));
+  }
+  fmt::print("; pensieve doctor lists them\n");
   fmt::print("  Claude Code  PENSIEVE_PORT={} scripts/claude-local\n", started.port);
   fmt::print("  Ctrl+C stops\n");
   std::fflush(stdout);
@@ -126,6 +156,18 @@ cli::ExitCode exit_code_of(const gateway::StartFailure& failure) {
   return cli::ExitCode::kFailure;
 }
 
+std::vector<gateway::GuardProof> quiet_proofs(const memory::Floors& floors) {
+  log::start("proof", log::Severity::kError);  // The refusals are meant; their lines would alarm.
+  std::vector<gateway::GuardProof> proofs = gateway::prove_guard(floors);
+  log::stop();
+  return proofs;
+}
+
+/// One descriptor per connection, and some for workers, readings and the log.
+rlim_t descriptors_needed(const gateway::ServerOptions& options) {
+  return options.connections_max + 64;
+}
+
 /// Workers get memory groups of their own where this machine makes some. To be called before the
 /// memory is watched: with cgroup v2 the gateway moves into another group.
 worker::LinkFactory worker_starter() {
@@ -144,6 +186,19 @@ int serve(const config::LoadedSettings& loaded) {
     fmt::print(stderr, "pensieve: {}\n", model.error().message);
     return cli::status(cli::ExitCode::kModelUnavailable);
   }
+  Prepared prepared;
+  const TimePoint proof_from = steady_clock().now();
+  const std::vector<gateway::GuardProof> proofs = quiet_proofs(floors_of(settings));
+  if (const std::string failures = gateway::failures_of(proofs); !failures.empty()) {
+    fmt::print(stderr,
+               "pensieve: the memory guard failed its test, so nothing is served: {}\n"
+               "pensieve: it needs a loopback network; if there is one, report this\n",
+               failures);
+    return cli::status(cli::ExitCode::kGuardBroken);
+  }
+  prepared.proofs = proofs.size();
+  prepared.proof_time = steady_clock().now() - proof_from;
+  const worker::LinkFactory start_worker = worker_starter();
   Result<std::unique_ptr<memory::MemorySource>> source = memory::open_machine_memory();
   if (!source) {
     fmt::print(stderr, "pensieve: cannot watch this machine's memory: {}\n",
@@ -152,10 +207,11 @@ int serve(const config::LoadedSettings& loaded) {
   }
   log::start("pensieve", settings.log_level);
   gateway::ServerOptions options = server_options(settings, std::move(*model));
-  options.pool.start_worker = worker_starter();
+  options.pool.start_worker = start_worker;
+  prepared.gateway = gateway::protect_gateway(descriptors_needed(options));
   const auto served = gateway::run_server(
       **source, steady_clock(), options,
-      [&](const gateway::Started& started) { print_banner(settings, options, started); });
+      [&](const gateway::Started& started) { print_banner(settings, options, started, prepared); });
   log::stop();
   if (served) return cli::status(cli::ExitCode::kOk);
   fmt::print(stderr, "pensieve: {}\n", served.error().message);
@@ -247,17 +303,34 @@ cli::Section pressure_section() {
   return section;
 }
 
+/// What the gateway could do for itself and its workers here; tried on this process.
+cli::Section protection_section() {
+  cli::Section section{"gateway protection", {}};
+  const Result<std::unique_ptr<worker::WorkerGroups>> groups = worker::WorkerGroups::open();
+  if (groups) {
+    section.findings.push_back(
+        {"a memory group per worker", cli::Mark::kOk, (*groups)->describe(), ""});
+  } else {
+    section.findings.push_back({"a memory group per worker", cli::Mark::kWarning,
+                                groups.error().message,
+                                "run as root, or as a systemd service with Delegate=yes"});
+  }
+  for (const Protection& one : gateway::protect_gateway(descriptors_needed({}))) {
+    section.findings.push_back(
+        {one.name, one.holds ? cli::Mark::kOk : cli::Mark::kWarning, one.detail, one.remedy});
+  }
+  return section;
+}
+
 std::vector<cli::Section> machine(const config::Settings& settings) {
-  return {memory_section(settings), cgroup_section(), pressure_section()};
+  return {memory_section(settings), cgroup_section(), pressure_section(), protection_section()};
 }
 
 std::vector<cli::Proof> prove_guard(const config::Settings& settings) {
-  log::start("doctor", log::Severity::kError);  // The refusals are meant; their lines would alarm.
   std::vector<cli::Proof> proofs;
-  for (gateway::GuardProof& proof : gateway::prove_guard(floors_of(settings))) {
+  for (gateway::GuardProof& proof : quiet_proofs(floors_of(settings))) {
     proofs.push_back({std::move(proof.name), proof.passed, std::move(proof.detail)});
   }
-  log::stop();
   return proofs;
 }
 

@@ -52,6 +52,40 @@ Section worker_section(const config::Settings& settings) {
   return section;
 }
 
+/// The parts of a line that the worker program prints, separated by tabs.
+std::vector<std::string> parts_of(const std::string& line) {
+  std::vector<std::string> parts;
+  for (std::size_t at = 0; at <= line.size();) {
+    const std::size_t end = std::min(line.find('\t', at), line.size());
+    parts.push_back(line.substr(at, end - at));
+    at = end + 1;
+  }
+  return parts;
+}
+
+/// What a worker could be kept from here: the worker program tries that on itself.
+Section worker_protection_section(const config::Settings& settings) {
+  Section section{"worker confinement", {}};
+  const auto output = run_program({settings.worker.program, "--protections"}, kProgramLimit);
+  if (output && output->status == 0) {
+    for (std::size_t at = 0; at < output->text.size();) {
+      const std::size_t end = std::min(output->text.find('\n', at), output->text.size());
+      const std::vector<std::string> parts = parts_of(output->text.substr(at, end - at));
+      at = end + 1;
+      if (parts.size() != 4) continue;
+      const bool holds = parts[0] == "yes";
+      section.findings.push_back(
+          {parts[1], holds ? Mark::kOk : Mark::kWarning, parts[2], holds ? "" : parts[3]});
+    }
+  }
+  if (section.findings.empty()) {
+    section.findings.push_back({"confinement", Mark::kWarning,
+                                "the worker program does not say what holds for it",
+                                "install both programs together"});
+  }
+  return section;
+}
+
 /// Model files under `folder`, as "name (size)".
 std::vector<std::string> model_files(const std::string& folder) {
   std::vector<std::string> found;
@@ -189,6 +223,7 @@ ExitCode examine(const config::Settings& settings, const std::string& search_pat
   };
   for (const Section& section : hooks.machine(settings)) show(section);
   show(worker_section(settings));
+  show(worker_protection_section(settings));
   show(model_section(settings));
   show({"port", {port_finding(settings)}});
   show(claude_section(search_path));

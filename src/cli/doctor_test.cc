@@ -23,7 +23,9 @@ class DoctorTest : public testing::Test {
     folder_ = mkdtemp(name.data());
     settings_.port = 0;
     settings_.models.directory = {folder_.string()};
-    settings_.worker.program = write_program("worker", "echo 'engine scripted'");
+    settings_.worker.program = write_program("worker",
+                                             "echo 'engine scripted'; [ $1 != --protections ] || "
+                                             "printf 'yes\\tno network\\tseccomp\\t\\n'");
     write_program("claude", "echo '2.1.330 (Claude Code)'");
     std::ofstream(folder_ / "tiny.gguf") << "12345";
     hooks_.serve = [](const config::LoadedSettings&) { return 0; };
@@ -73,13 +75,28 @@ TEST_F(DoctorTest, AWarningPassesAndAFailureDoesNot) {
   EXPECT_EQ(examine_machine(), ExitCode::kFailure);
 }
 
+TEST_F(DoctorTest, WhatDoesNotHoldForAWorkerIsAWarningWithWhatToDo) {
+  EXPECT_EQ(examine_machine(), ExitCode::kOk);
+  EXPECT_TRUE(says("worker confinement\n  ok   no network  seccomp\n")) << captured_.out;
+  settings_.worker.program =
+      write_program("worker",
+                    "echo 'engine scripted'; [ $1 != --protections ] || "
+                    "printf 'no\\treads only its model\\tlandlock: none\\tuse Linux 5.13\\n'");
+  EXPECT_EQ(examine_machine(), ExitCode::kOk) << captured_.out;
+  EXPECT_TRUE(says("  warn reads only its model  landlock: none\n       -> use Linux 5.13\n"))
+      << captured_.out;
+  settings_.worker.program = write_program("worker", "echo 'engine scripted'");
+  EXPECT_EQ(examine_machine(), ExitCode::kOk);
+  EXPECT_TRUE(says("install both programs together")) << captured_.out;
+}
+
 TEST_F(DoctorTest, AMissingWorkerFailsAndAMissingClaudeWarns) {
   settings_.worker.program = (folder_ / "absent").string();
   fs::remove(folder_ / "claude");
   EXPECT_EQ(examine_machine(), ExitCode::kFailure);
   EXPECT_TRUE(says("FAIL program  ")) << captured_.out;
   EXPECT_TRUE(says("-> npm install -g @anthropic-ai/claude-code@2.1.330")) << captured_.out;
-  EXPECT_TRUE(says("1 failed, 1 warnings")) << captured_.out;
+  EXPECT_TRUE(says("1 failed, 2 warnings")) << captured_.out;
 }
 
 TEST_F(DoctorTest, AWorkerThatFailsIsNotTakenForOneWithoutEngines) {

@@ -16,6 +16,7 @@ enum class ExitCode : std::uint8_t {
   kUnreachable = 5,
   kRefusedForMemory = 6,
   kDoesNotFit = 7,
+  kGuardBroken = 8,
   kInterrupted = 130,  // 128 + SIGINT, as shells have it.
 };
 
@@ -33,6 +34,7 @@ inline constexpr ExitCodeRow kExitCodes[] = {
     {ExitCode::kUnreachable, "no server answers at the address"},
     {ExitCode::kRefusedForMemory, "refused for now: too little memory available"},
     {ExitCode::kDoesNotFit, "refused for good: it needs more memory than this machine has"},
+    {ExitCode::kGuardBroken, "the memory guard failed its test at start; nothing was served"},
     {ExitCode::kInterrupted, "ended by Ctrl+C"},
 };
 

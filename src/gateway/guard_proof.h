@@ -1,4 +1,5 @@
-// Tries the memory guard out, over real HTTP, under simulated pressure: for `pensieve doctor`.
+// Tries the memory guard out, over real HTTP, under simulated pressure: at each start of the
+// server, and for `pensieve doctor`.
 #pragma once
 
 #include <string>
@@ -18,6 +19,10 @@ struct GuardProof {
 /// Starts the production service on a free loopback port with a memory source that says what the
 /// proof wants, asks it, and compares. Takes some milliseconds; loads no model, starts no worker.
 std::vector<GuardProof> prove_guard(const memory::Floors& floors);
+
+/// What failed, with what was seen, for people. Empty where all passed; nothing proved is a
+/// failure.
+std::string failures_of(const std::vector<GuardProof>& proofs);
 
 // How the proof reads a whole HTTP answer to its request, whose body is wrong on purpose.
 bool shows_refusal(std::string_view answer);     // 503, overloaded_error, both memory headers.

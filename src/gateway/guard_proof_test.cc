@@ -69,5 +69,14 @@ TEST(GuardProof, OnlyARequestThatGotAsFarAsItsBodyCountsAsAccepted) {
   EXPECT_FALSE(shows_acceptance(""));
 }
 
+TEST(GuardProof, FailuresAreNamedAndNothingProvedIsOne) {
+  EXPECT_EQ(failures_of({{"refuses at Critical", true, "503"}}), "");
+  EXPECT_EQ(failures_of({{"accepts at Safe", false, "no answer"},
+                         {"refuses at Critical", true, "503"},
+                         {"refuses at Emergency", false, "400"}}),
+            "accepts at Safe (no answer); refuses at Emergency (400)");
+  EXPECT_EQ(failures_of({}), "nothing was proved");
+}
+
 }  // namespace
 }  // namespace pensieve::gateway

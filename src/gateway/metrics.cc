@@ -142,6 +142,10 @@ void add_model(MetricPage& page, std::string_view model, const model::Pool::Stat
   page.gauge("pensieve_kv_used_cells", "cells", "KV cells that hold a token, over all sequences.",
              {"model"});
   of_worker(status.heartbeat.cached_tokens);
+  page.gauge("pensieve_worker_protection_held", "flag",
+             "1 where the protection holds for the worker, 0 where it does not.",
+             {"model", "protection"});
+  for (const Protection& one : status.protections) page.sample(one.holds ? 1 : 0, {id, one.name});
   page.counter("pensieve_worker_ends_total", "workers", "Workers that ended, by how.",
                {"model", "end"});
   for (auto end = worker::WorkerEnd::kClean; end <= worker::WorkerEnd::kProtocolError;

@@ -84,6 +84,17 @@ TEST(Metrics, WhatIsNotKnownHasNoSample) {
       << text;
 }
 
+TEST(Metrics, EachProtectionOfAWorkerIsASample) {
+  MetricPage page;
+  model::Pool::Status status;
+  status.protections = {{"no network", true, "seccomp", ""}, {"memory limit", false, "why", ""}};
+  add_model(page, "m", status);
+  const std::string text = page.text();
+  const std::string name = "\npensieve_worker_protection_held{model=\"m\",protection=";
+  EXPECT_NE(text.find(name + "\"no network\"} 1\n"), std::string::npos) << text;
+  EXPECT_NE(text.find(name + "\"memory limit\"} 0\n"), std::string::npos) << text;
+}
+
 TEST(Metrics, FiguresAreExact) {
   MetricPage page;
   memory::Monitor::Status memory;

@@ -39,6 +39,14 @@ HttpResponse json_page(const json::object& body) {
   return response;
 }
 
+json::array to_json(const Protections& protections) {
+  json::array all;
+  for (const Protection& one : protections) {
+    all.push_back(json::object{{"name", one.name}, {"holds", one.holds}, {"detail", one.detail}});
+  }
+  return all;
+}
+
 }  // namespace
 
 bool StatusPages::has(std::string_view path) {
@@ -109,7 +117,8 @@ HttpResponse StatusPages::ps(const Serving& serving) {
       {"memory_anonymous_bytes", status.heartbeat.anonymous.count()},
       {"kv_tokens_cached", status.heartbeat.cached_tokens},
       {"uptime_seconds", std::chrono::duration_cast<std::chrono::seconds>(status.uptime).count()},
-      {"worker_ends", std::move(ends)}};
+      {"worker_ends", std::move(ends)},
+      {"protections", to_json(status.protections)}};
   return json_page({{"models", json::array{std::move(model)}}});
 }
 
