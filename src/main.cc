@@ -61,6 +61,8 @@ gateway::ServerOptions server_options(const config::Settings& settings, model::M
                             .loopback_only = config::is_loopback(settings.host)};
   options.service.model_aliases = {settings.model};
   options.service.waiting_max = settings.server.queue_max;
+  options.service.buffers = {
+      .bytes_max = Bytes(std::uint64_t{settings.server.buffers_max_mb} << 20), .floors = floors};
   options.service.started_at =
       fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
   options.monitor.floors = floors;

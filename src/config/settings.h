@@ -39,7 +39,8 @@ struct Settings {
 
   struct Server {
     std::uint32_t queue_max = 64;
-    std::uint32_t body_max_mb = 32;  // Units of 2^20 bytes.
+    std::uint32_t body_max_mb = 32;      // Units of 2^20 bytes.
+    std::uint32_t buffers_max_mb = 512;  // Units of 2^20 bytes.
     std::uint32_t drain_seconds = 5;
     std::uint32_t hang_seconds = 60;
     std::string api_key;  // Never empty where `host` is not loopback.

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <optional>
 #include <utility>
@@ -33,6 +34,8 @@ constexpr std::size_t kDiscardBytesMax = 256U << 20;
 constexpr std::size_t kDiscardChunkBytes = 64U << 10;
 /// What a connection holds that says nothing. Choice: most requests' heads fit.
 constexpr std::size_t kFirstReadBytes = 1024;
+/// Most that one http::async_read_some() takes from a socket (beast/core/detail/read.hpp).
+constexpr std::size_t kReadBytesMax = 64U << 10;
 
 std::string lower(std::string_view text) {
   std::string out(text);
@@ -41,7 +44,8 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-HttpRequest plain_request(http::request<http::string_body>&& message) {
+/// All but the body.
+HttpRequest head_of(const http::request<http::string_body>& message) {
   HttpRequest request;
   request.method = std::string(message.method_string());
   const std::string_view target(message.target().data(), message.target().size());
@@ -51,9 +55,10 @@ HttpRequest plain_request(http::request<http::string_body>&& message) {
   for (const auto& field : message) {
     request.headers.emplace_back(lower(field.name_string()), std::string(field.value()));
   }
-  request.body = std::move(message.body());
   return request;
 }
+
+using Parser = http::request_parser<http::string_body>;
 
 class BeastConnection final : public Connection,
                               private Exchange,
@@ -76,6 +81,8 @@ class BeastConnection final : public Connection,
   asio::awaitable<bool> begin_stream(Headers headers) override;
   asio::awaitable<bool> write(std::string_view data) override;
   asio::awaitable<bool> end_stream() override;
+  void release_body() override { request_.body = std::string(); }
+  BufferCharge& charge() override { return charge_; }
   bool client_gone() const override { return client_gone_; }
   void on_client_gone(std::function<void()> callback) override {
     client_gone_callback_ = std::move(callback);
@@ -83,10 +90,15 @@ class BeastConnection final : public Connection,
 
   /// Returns false when the connection is to end.
   asio::awaitable<bool> read_request();
+  /// The body in steps, each charged before it is read. An answer where the rest is not read.
+  asio::awaitable<std::optional<HttpResponse>> read_body(Parser& parser, beast::error_code& error);
+  /// Room for `body_bytes`, or the answer that says why not.
+  std::optional<HttpResponse> make_room(const HttpRequest& head, std::uint64_t body_bytes);
+  asio::awaitable<void> refuse(HttpResponse response);
   asio::awaitable<void> discard_rest();
   asio::awaitable<void> answer();
   asio::awaitable<void> watch_client(std::uint64_t request_number);
-  asio::awaitable<bool> write_all(std::string bytes);
+  asio::awaitable<bool> write_all(std::string bytes, std::string_view more = {});
   std::optional<unsigned> status_for(const beast::error_code& error) const;
   void client_is_gone();
   void close();
@@ -98,6 +110,7 @@ class BeastConnection final : public Connection,
   beast::flat_buffer buffer_;
 
   HttpRequest request_;
+  BufferCharge charge_;
   std::uint64_t request_number_ = 0;
   bool keep_alive_ = false;
   bool is_http_1_0_ = false;
@@ -135,35 +148,88 @@ asio::awaitable<bool> BeastConnection::read_request() {
     buffer_.commit(bytes);
   }
   stream_.expires_after(limits_.request_max);
-  http::request_parser<http::string_body> parser;
+  auto charge = sink_.buffers().try_charge(request_bytes(0));
+  if (!charge) {
+    co_await refuse(sink_.refuse_for_shortage({}, charge.error()));
+    co_return false;
+  }
+  charge_ = std::move(*charge);
+  Parser parser;
   parser.header_limit(static_cast<std::uint32_t>(limits_.header_bytes_max));
   parser.body_limit(limits_.body_bytes_max);
   const auto [header_error, header_bytes] =
       co_await http::async_read_header(stream_, buffer_, parser, kNoThrow);
   beast::error_code error = header_error;
-  if (!error && lower(parser.get()[http::field::expect]) == "100-continue") {
-    const std::string go_on = "HTTP/1.1 100 Continue\r\n\r\n";
-    co_await asio::async_write(stream_, asio::buffer(go_on), kNoThrow);
-  }
-  if (!error) {
-    const auto [body_error, body_bytes] =
-        co_await http::async_read(stream_, buffer_, parser, kNoThrow);
-    error = body_error;
-  }
   is_head_ = parser.get().method() == http::verb::head;
   is_http_1_0_ = parser.get().version() < 11;
+  if (!error) {
+    request_ = head_of(parser.get());
+    std::optional<HttpResponse> refusal = co_await read_body(parser, error);
+    if (refusal) {
+      co_await refuse(std::move(*refusal));
+      co_return false;
+    }
+  }
   if (error) {
-    keep_alive_ = false;
     if (const std::optional<unsigned> status = status_for(error)) {
-      stream_.expires_after(limits_.write_max);
-      co_await respond(sink_.protocol_error(*status, error.message()));
-      co_await discard_rest();
+      co_await refuse(sink_.protocol_error(*status, error.message()));
     }
     co_return false;
   }
   keep_alive_ = parser.get().keep_alive();
-  request_ = plain_request(parser.release());
+  request_.body = std::move(parser.get().body());
+  charge_.shrink(request_bytes(request_.body.size()));
   co_return true;
+}
+
+asio::awaitable<std::optional<HttpResponse>> BeastConnection::read_body(Parser& parser,
+                                                                        beast::error_code& error) {
+  std::uint64_t room = kSmallBodyBytes;  // That request_ is charged for.
+  const auto length = parser.content_length();
+  if (length && *length > 0) room = *length;
+  const bool has_body = parser.chunked() || (length && *length > 0);
+  if (has_body) {
+    if (auto refusal = make_room(request_, room)) co_return refusal;
+  }
+  if (lower(parser.get()[http::field::expect]) == "100-continue") {
+    const std::string go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+    co_await asio::async_write(stream_, asio::buffer(go_on), kNoThrow);
+  }
+  parser.eager(true);
+  while (!parser.is_done()) {
+    // A body without a length doubles its room as it comes; one read brings kReadBytesMax at most.
+    const std::uint64_t wanted = parser.get().body().size() + kReadBytesMax;
+    if (!length && wanted > room) {
+      room = std::min<std::uint64_t>(2 * wanted, limits_.body_bytes_max);
+      if (auto refusal = make_room(request_, room)) co_return refusal;
+    }
+    const auto [read_error, bytes] =
+        co_await http::async_read_some(stream_, buffer_, parser, kNoThrow);
+    error = read_error;
+    if (error) co_return std::nullopt;
+  }
+  co_return std::nullopt;
+}
+
+std::optional<HttpResponse> BeastConnection::make_room(const HttpRequest& head,
+                                                       std::uint64_t body_bytes) {
+  const bool is_small_so_far = charge_.held() <= request_bytes(kSmallBodyBytes);
+  if (body_bytes > kSmallBodyBytes && is_small_so_far) {
+    if (auto refusal = sink_.refuse_unread(head)) return refusal;
+  }
+  const auto grown = charge_.try_grow(request_bytes(body_bytes));
+  if (!grown) return sink_.refuse_for_shortage(head, grown.error());
+  return std::nullopt;
+}
+
+/// The connection ends with this answer: what else the client has sent is not known.
+asio::awaitable<void> BeastConnection::refuse(HttpResponse response) {
+  keep_alive_ = false;
+  stream_.expires_after(limits_.write_max);
+  co_await respond(std::move(response));
+  charge_.give_back();
+  request_ = {};
+  co_await discard_rest();
 }
 
 /// A client that is still sending would get a reset, and lose the answer, if the socket were closed
@@ -203,6 +269,8 @@ asio::awaitable<void> BeastConnection::answer() {
   answering_ = false;
   client_gone_callback_ = nullptr;
   request_ = {};
+  charge_.give_back();
+  buffer_.shrink_to_fit();  // A connection that idles keeps only what has come of the next request.
   if (closing_) keep_alive_ = false;
   // Ends watch_client(); nothing else is under way on this socket now.
   beast::error_code ignored;
@@ -227,10 +295,11 @@ void BeastConnection::client_is_gone() {
   if (client_gone_callback_) std::exchange(client_gone_callback_, nullptr)();
 }
 
-asio::awaitable<bool> BeastConnection::write_all(std::string bytes) {
+asio::awaitable<bool> BeastConnection::write_all(std::string bytes, std::string_view more) {
   if (client_gone_) co_return false;
   stream_.expires_after(limits_.write_max);
-  const auto [error, written] = co_await asio::async_write(stream_, asio::buffer(bytes), kNoThrow);
+  const std::array<asio::const_buffer, 2> buffers{asio::buffer(bytes), asio::buffer(more)};
+  const auto [error, written] = co_await asio::async_write(stream_, buffers, kNoThrow);
   if (error) {
     client_gone_ = true;
     keep_alive_ = false;
@@ -250,9 +319,8 @@ asio::awaitable<void> BeastConnection::respond(HttpResponse response) {
   head.keep_alive(keep_alive_);
   // The default of the version that we answer with, but not of the client's.
   if (keep_alive_ && is_http_1_0_) head.set(http::field::connection, "keep-alive");
-  std::string bytes = fmt::format("{}", fmt::streamed(head.base()));
-  if (!is_head_) bytes += response.body;
-  co_await write_all(std::move(bytes));
+  const std::string_view body = is_head_ ? std::string_view() : std::string_view(response.body);
+  co_await write_all(fmt::format("{}", fmt::streamed(head.base())), body);
 }
 
 asio::awaitable<bool> BeastConnection::begin_stream(Headers headers) {

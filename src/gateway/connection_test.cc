@@ -15,8 +15,11 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "base/testing/fake_clock.h"
+#include "gateway/buffer_account.h"
 #include "gateway/connection_table.h"
 #include "gateway/testing/http_probe.h"
+#include "memory/testing/fake_memory_source.h"
 
 namespace pensieve::gateway {
 namespace {
@@ -31,7 +34,9 @@ constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
 /// client is gone or finish() is called. Anything else: the request, told back.
 class TellingSink final : public RequestSink {
  public:
-  explicit TellingSink(asio::io_context& io) : wake_(io, TimePoint::max()) {}
+  explicit TellingSink(asio::io_context& io) : wake_(io, TimePoint::max()) {
+    memory.set_available(8_GiB);
+  }
 
   asio::awaitable<void> serve(Exchange& exchange) override {
     const HttpRequest& request = exchange.request();
@@ -50,7 +55,26 @@ class TellingSink final : public RequestSink {
     response.body = "refused";
     return response;
   }
+  std::optional<HttpResponse> refuse_unread(const HttpRequest& head) override {
+    if (head.path != "/unread") return std::nullopt;
+    HttpResponse response;
+    response.status = 401;
+    return response;
+  }
+  HttpResponse refuse_for_shortage(const HttpRequest&, const BufferShortage& shortage) override {
+    HttpResponse response;
+    response.status = 503;
+    response.body = describe(shortage);
+    return response;
+  }
+  BufferAccount& buffers() override { return account; }
   void finish() { wake_.cancel(); }
+
+  memory::FakeMemorySource memory;
+  FakeClock clock;
+  memory::Monitor monitor{memory, clock, {}};
+  memory::Ledger ledger;
+  BufferAccount account{ledger, monitor, {}};
 
   int served = 0;
   int waiting = 0;
@@ -404,6 +428,64 @@ TEST_F(ConnectionTest, AnAbortedConnectionClosesAtOnce) {
   connections[0].lock()->abort();
   EXPECT_TRUE(probe.closed_by_server());
   EXPECT_TRUE(wait_until([this] { return sink.clients_gone == 1; }));
+}
+
+TEST_F(ConnectionTest, ALargeBodyThatTheHeadSpeaksAgainstIsNotRead) {
+  HttpProbe probe = connect();
+  probe.send("POST /unread HTTP/1.1\r\ncontent-length: 1000000\r\n\r\n");
+  EXPECT_EQ(probe.answer().status, 401U) << "not a byte of the body was sent";
+  EXPECT_TRUE(probe.closed_by_server());
+  EXPECT_EQ(answer(post("/unread", std::string(kSmallBodyBytes, 'x'))).status, 200U);
+}
+
+TEST_F(ConnectionTest, ABodyForWhichThereIsNoRoomIsRefusedBeforeItIsRead) {
+  const auto others = sink.account.try_charge(400_MiB);
+  ASSERT_TRUE(others);
+  HttpProbe probe = connect();
+  probe.send("POST /a HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 33000000\r\n\r\n");
+  const Answer refused = probe.answer();
+  EXPECT_EQ(refused.status, 503U);
+  EXPECT_EQ(refused.body,
+            "The request needs 125.9MB of buffers; 400.1MB of 512.0MB are in use by other "
+            "requests");
+  EXPECT_EQ(answer(post("/a", std::string(1'000'000, 'x'))).status, 200U);
+}
+
+TEST_F(ConnectionTest, ABodyInChunksIsChargedAsItComes) {
+  HttpProbe probe = connect();
+  probe.send("POST /a HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n");
+  std::size_t sent = 0;
+  const auto send_chunk = [&] {
+    probe.send("40000\r\n" + std::string(0x40000, 'x') + "\r\n");
+    sent += 0x40000;
+  };
+  while (sent < (4U << 20)) {
+    send_chunk();
+    ASSERT_TRUE(wait_until([&] { return sink.account.held() >= request_bytes(sent); })) << sent;
+    EXPECT_LE(sink.account.held(), request_bytes(2 * sent + (256U << 10)));
+  }
+  probe.send("0\r\n\r\n");
+  EXPECT_EQ(probe.answer().body.size(), std::string("POST /a  ").size() + sent);
+  EXPECT_TRUE(wait_until([&] { return sink.account.held() == Bytes(); }));
+}
+
+TEST_F(ConnectionTest, AnAbortAtAnyPointLeavesNothingInTheLedger) {
+  const std::string plain = post("/a", std::string(100'000, 'x'));
+  const std::string chunked = "POST /a HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n18000\r\n" +
+                              std::string(0x18000, 'x') + "\r\n0\r\n\r\n";
+  for (const std::string& request : {plain, chunked, get("/endless"), get("/wait")}) {
+    const std::size_t step = request.size() / 15 + 1;
+    for (std::size_t cut = 1; cut <= request.size() + step; cut += step) {
+      {
+        HttpProbe probe = connect();
+        probe.send(std::string_view(request).substr(0, cut));
+        turn();
+        probe.hang_up();
+      }
+      ASSERT_TRUE(wait_until([&] { return sink.ledger.promised() == Bytes(); })) << cut;
+    }
+  }
+  EXPECT_EQ(sink.account.held(), Bytes());
 }
 
 }  // namespace

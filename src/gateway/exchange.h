@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -9,7 +10,14 @@
 
 #include <boost/asio/awaitable.hpp>
 
+#include "gateway/buffer_account.h"
+
 namespace pensieve::gateway {
+
+/// A body up to this size is read before anything is decided. Choice: most requests that are no
+/// conversation are smaller, and their refusals are cheaper on a connection that lives on.
+inline constexpr std::size_t kSmallBodyBytes = 48U << 10;
+static_assert(request_bytes(kSmallBodyBytes) <= BufferAccount::kUnrefusedBytes);
 
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
@@ -40,6 +48,14 @@ class Exchange {
 
   virtual const HttpRequest& request() const = 0;
 
+  /// Frees the request's body once all that matters of it is known in another form.
+  virtual void release_body() = 0;
+
+  /// What this request may take in the gateway; request_bytes() of its body at first. Whoever takes
+  /// more grows it before, and whoever frees something shrinks it. Given back with the answer's
+  /// end.
+  virtual BufferCharge& charge() = 0;
+
   virtual boost::asio::awaitable<void> respond(HttpResponse response) = 0;
 
   /// Sends status 200 and the headers; more follows by write(). Each returns false where the client
@@ -62,6 +78,13 @@ class RequestSink {
   virtual boost::asio::awaitable<void> serve(Exchange& exchange) = 0;
   /// What the connection itself answers where there is no proper request: 400, 413, 431.
   virtual HttpResponse protocol_error(unsigned status, std::string message) = 0;
+  /// Asked before a body of more than kSmallBodyBytes is read: the answer where the head alone says
+  /// that it would be read for nothing. `head` has no body.
+  virtual std::optional<HttpResponse> refuse_unread(const HttpRequest& head) = 0;
+  /// What the connection answers where there is no room for a request.
+  virtual HttpResponse refuse_for_shortage(const HttpRequest& head,
+                                           const BufferShortage& shortage) = 0;
+  virtual BufferAccount& buffers() = 0;
 };
 
 }  // namespace pensieve::gateway

@@ -1,5 +1,6 @@
 #include "gateway/message_relay.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <fmt/core.h>
@@ -79,13 +80,13 @@ api::ApiError error_of(const worker::WorkerGone& gone) {
 }  // namespace
 
 MessageRelay::MessageRelay(Exchange& exchange, model::Pool& pool, const Clock& clock,
-                           Traffic& traffic, const api::MessagesRequest& request,
-                           std::string request_id, Headers headers)
+                           Traffic& traffic, api::MessagesRequest request, std::string request_id,
+                           Headers headers)
     : exchange_(exchange),
       pool_(pool),
       clock_(clock),
       traffic_(traffic),
-      request_(request),
+      request_(std::move(request)),
       request_id_(std::move(request_id)),
       message_id_(api::new_id("msg_")),
       headers_(std::move(headers)),
@@ -97,11 +98,11 @@ MessageRelay::~MessageRelay() {
 }
 
 asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
-  const std::string payload =
-      worker::encode(worker::GenerateRequest{.prompt = request_.prompt,
-                                             .output_tokens_max = request_.output_tokens_max,
-                                             .stop_sequences = request_.stop_sequences,
-                                             .sampling = request_.sampling});
+  payload_ = worker::encode(worker::GenerateRequest{.prompt = std::exchange(request_.prompt, {}),
+                                                    .output_tokens_max = request_.output_tokens_max,
+                                                    .stop_sequences = request_.stop_sequences,
+                                                    .sampling = request_.sampling});
+  exchange_.charge().shrink(Bytes(needed().count() + payload_.size()));
   for (int attempt = 0; attempt < 2; ++attempt) {
     model::Pool::Acquired link = co_await pool_.acquire();
     if (exchange_.client_gone()) co_return std::nullopt;
@@ -111,7 +112,12 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
       co_await end_with_error(error);
       co_return unsent_error_;
     }
-    auto call = (*link)->open(FrameType::kGenerate, payload);
+    auto hold = charge_frame();
+    if (!hold) {
+      co_await end_with_error(api::overloaded(describe(hold.error()), 2));
+      co_return unsent_error_;
+    }
+    auto call = (*link)->open(FrameType::kGenerate, payload_, std::move(*hold));
     if (!call) {
       // The worker has just ended (or is flooded); the second attempt gets a fresh one.
       if (attempt == 0) continue;
@@ -119,6 +125,7 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
       co_return unsent_error_;
     }
     call_ = call->get();
+    call_->cover_by([this](std::size_t bytes) { return cover(bytes, answer_covered_); });
     exchange_.on_client_gone([this] { call_->interrupt(); });
     const Outcome outcome = co_await relay(*call_);
     exchange_.on_client_gone(nullptr);
@@ -136,6 +143,27 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
     break;
   }
   co_return unsent_error_;
+}
+
+Bytes MessageRelay::needed() const {
+  // Text is at most four times what it counts: while a string grows, or as JSON beside the text.
+  return Bytes(request_bytes(0).count() + payload_.size() + 4 * (call_covered_ + answer_covered_));
+}
+
+std::expected<std::shared_ptr<BufferCharge>, BufferShortage> MessageRelay::charge_frame() {
+  const Bytes frame(payload_.size());
+  const auto grown = exchange_.charge().try_grow(Bytes(needed().count() + frame.count()));
+  if (!grown) return std::unexpected(grown.error());
+  return std::make_shared<BufferCharge>(exchange_.charge().split(frame));
+}
+
+bool MessageRelay::cover(std::size_t call_bytes, std::size_t answer_bytes) {
+  const std::size_t call_before = std::exchange(call_covered_, call_bytes);
+  const std::size_t answer_before = std::exchange(answer_covered_, answer_bytes);
+  if (exchange_.charge().try_grow(needed())) return true;
+  call_covered_ = call_before;
+  answer_covered_ = answer_before;
+  return false;
 }
 
 void MessageRelay::end_early(const api::ApiError& error) {
@@ -248,8 +276,18 @@ asio::awaitable<bool> MessageRelay::text(std::string_view text) {
       co_await end_with_error(api::internal("the answer is too long to be sent in one piece"));
       co_return false;
     }
+    const std::size_t wanted = answer_.size() + text.size();
+    if (wanted > std::max(answer_covered_, worker::Call::kCoveredBytes) &&
+        !cover(call_covered_, std::max(wanted, 2 * answer_covered_))) {
+      co_await end_with_error(api::overloaded("memory is short: no room for the whole answer", 5));
+      co_return false;
+    }
     answer_.append(text);
     co_return true;
+  }
+  if (!payload_.empty() && text_bytes_ > 0) {  // From here on nobody else can take over.
+    payload_ = std::string();
+    exchange_.charge().shrink(needed());
   }
   std::string events;
   if (!block_open_) events = api::text_block_start_event(0);

@@ -1,7 +1,9 @@
 // One POST /v1/messages: from an accepted request to the last event, over at most two workers.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <expected>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,7 +33,7 @@ class MessageRelay {
   static constexpr std::size_t kAnswerBytesMax = 16U << 20;
 
   MessageRelay(Exchange& exchange, model::Pool& pool, const Clock& clock, Traffic& traffic,
-               const api::MessagesRequest& request, std::string request_id, Headers headers);
+               api::MessagesRequest request, std::string request_id, Headers headers);
   /// Counts the request's end.
   ~MessageRelay();
   MessageRelay(const MessageRelay&) = delete;
@@ -48,6 +50,11 @@ class MessageRelay {
   enum class Outcome : std::uint8_t { kEnded, kWorkerGone };
 
   boost::asio::awaitable<Outcome> relay(worker::Call& call);
+  /// The frame's share of what the request holds, for the time until it is written.
+  std::expected<std::shared_ptr<BufferCharge>, BufferShortage> charge_frame();
+  /// Room for so much text in the call and in answer_.
+  bool cover(std::size_t call_bytes, std::size_t answer_bytes);
+  Bytes needed() const;
   boost::asio::awaitable<bool> take(worker::Frame frame);
   boost::asio::awaitable<bool> begin_stream();
   boost::asio::awaitable<bool> text(std::string_view text);
@@ -62,13 +69,16 @@ class MessageRelay {
   model::Pool& pool_;
   const Clock& clock_;
   Traffic& traffic_;
-  const api::MessagesRequest& request_;
+  api::MessagesRequest request_;  // Without its prompt, once that is encoded.
   const std::string request_id_;
   const std::string message_id_;
   const Headers headers_;
   const TimePoint began_at_;
 
-  std::string answer_;  // Not streamed: the text so far.
+  std::string payload_;           // For the worker; kept while another may have to be asked.
+  std::string answer_;            // Not streamed: the text so far.
+  std::size_t call_covered_ = 0;  // Bytes of text that the request is charged for.
+  std::size_t answer_covered_ = 0;
   std::size_t text_bytes_ = 0;
   bool stream_begun_ = false;
   bool block_open_ = false;

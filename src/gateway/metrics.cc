@@ -108,6 +108,14 @@ void add_ledger(MetricPage& page, const memory::Ledger& ledger) {
   page.sample(number(ledger.outstanding()));
 }
 
+void add_buffers(MetricPage& page, const BufferAccount& buffers) {
+  page.gauge("pensieve_buffers_held_bytes", "bytes",
+             "Set aside for bodies, frames and answers of requests in the gateway.");
+  page.sample(number(buffers.held()));
+  page.gauge("pensieve_buffers_max_bytes", "bytes", "The most that may be set aside for them.");
+  page.sample(number(buffers.bytes_max()));
+}
+
 void add_model(MetricPage& page, std::string_view model, const model::Pool::Status& status) {
   const std::string id(model);
   const bool ready = status.state == model::State::kReady;

@@ -30,7 +30,12 @@ MetricPage whole_page() {
   add_build(page);
   add_memory(page, memory);
   add_forecast(page, memory::Forecast());
-  add_ledger(page, memory::Ledger());
+  memory::Ledger ledger;
+  memory::FakeMemorySource source;
+  FakeClock clock;
+  memory::Monitor monitor(source, clock, {});
+  add_ledger(page, ledger);
+  add_buffers(page, BufferAccount(ledger, monitor, {}));
   add_model(page, "m", model);
   add_traffic(page, traffic, 0);
   return page;

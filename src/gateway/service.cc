@@ -8,6 +8,7 @@
 #include <fmt/core.h>
 #include <boost/json.hpp>
 
+#include "api/json.h"
 #include "api/messages.h"
 #include "api/response.h"
 #include "base/log.h"
@@ -23,6 +24,9 @@ namespace json = boost::json;
 
 /// An answer to a count or a cache command comes within a step of the engine, or not at all.
 constexpr Duration kControlWait = std::chrono::seconds(60);
+
+/// Buffers are in use for as long as an upload or a step of the engine takes. Choice.
+constexpr unsigned kBufferRetryAfterSeconds = 2;
 
 /// Keeps a request listed for as long as it lives, on every way out.
 class Listed {
@@ -76,7 +80,8 @@ Service::Service(model::Pool& pool, memory::Monitor& monitor, memory::Ledger& le
       clock_(clock),
       options_(std::move(options)),
       on_stop_(std::move(on_stop)),
-      pages_(pool, monitor, ledger, traffic_) {}
+      buffers_(ledger, monitor, options_.buffers),
+      pages_(pool, monitor, ledger, buffers_, traffic_) {}
 
 asio::awaitable<void> Service::serve(Exchange& exchange) {
   const std::string request_id = api::new_id("req_");
@@ -166,9 +171,17 @@ std::expected<void, api::ApiError> Service::check_model(std::string_view model) 
       api::not_found(fmt::format("model: {} (this server has {})", model, pool_.model().id)));
 }
 
+std::expected<BufferCharge, BufferShortage> Service::charge_parsing(const Exchange& exchange) {
+  return buffers_.try_charge(Bytes(api::parse_memory_bytes_max(exchange.request().body.size())));
+}
+
 asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& request_id) {
   if (const auto refused = refusal()) co_return co_await fail(exchange, request_id, *refused);
-  const auto request = api::parse_messages_request(exchange.request().body);
+  auto parsing = charge_parsing(exchange);
+  if (!parsing) co_return co_await fail(exchange, request_id, shortage_error(parsing.error()));
+  auto request = api::parse_messages_request(exchange.request().body);
+  parsing->give_back();
+  exchange.release_body();
   if (!request) co_return co_await fail(exchange, request_id, request.error());
   if (const auto known = check_model(request->model); !known) {
     co_return co_await fail(exchange, request_id, known.error());
@@ -180,7 +193,7 @@ asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& r
             fmt::format("{} requests are being answered or waiting already", requests_active()),
             5));
   }
-  MessageRelay relay(exchange, pool_, clock_, traffic_, *request, request_id,
+  MessageRelay relay(exchange, pool_, clock_, traffic_, std::move(*request), request_id,
                      headers_for(exchange.request(), request_id));
   const Listed listed(running_, relay);
   const std::optional<api::ApiError> error = co_await relay.run();
@@ -189,7 +202,11 @@ asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& r
 
 asio::awaitable<void> Service::count_tokens(Exchange& exchange, const std::string& request_id) {
   if (const auto refused = refusal()) co_return co_await fail(exchange, request_id, *refused);
+  auto parsing = charge_parsing(exchange);
+  if (!parsing) co_return co_await fail(exchange, request_id, shortage_error(parsing.error()));
   const auto request = api::parse_count_tokens_request(exchange.request().body);
+  parsing->give_back();
+  exchange.release_body();
   if (!request) co_return co_await fail(exchange, request_id, request.error());
   if (const auto known = check_model(request->model); !known) {
     co_return co_await fail(exchange, request_id, known.error());
@@ -198,7 +215,8 @@ asio::awaitable<void> Service::count_tokens(Exchange& exchange, const std::strin
   for (int attempt = 0; attempt < 2; ++attempt) {
     const model::Pool::Acquired link = co_await pool_.acquire();
     if (!link) co_return co_await fail(exchange, request_id, error_for(link.error()));
-    auto call = (*link)->open(worker::FrameType::kCountTokens, payload);
+    auto hold = std::make_shared<BufferCharge>(exchange.charge().split(Bytes(payload.size())));
+    auto call = (*link)->open(worker::FrameType::kCountTokens, payload, std::move(hold));
     if (!call) {
       co_return co_await fail(exchange, request_id, api::overloaded(call.error().message, 1));
     }
@@ -302,15 +320,20 @@ HttpResponse Service::json(unsigned status, std::string body) const {
 
 asio::awaitable<void> Service::reply(Exchange& exchange, const std::string& request_id,
                                      HttpResponse response) {
-  for (auto& header : headers_for(exchange.request(), request_id)) {
+  co_await exchange.respond(finished(exchange.request(), request_id, std::move(response)));
+}
+
+HttpResponse Service::finished(const HttpRequest& request, const std::string& request_id,
+                               HttpResponse response) {
+  for (auto& header : headers_for(request, request_id)) {
     response.headers.push_back(std::move(header));
   }
   ++traffic_.responses[response.status];
-  co_await exchange.respond(std::move(response));
+  return response;
 }
 
-asio::awaitable<void> Service::fail(Exchange& exchange, const std::string& request_id,
-                                    const api::ApiError& error) {
+HttpResponse Service::error_response(const std::string& request_id,
+                                     const api::ApiError& error) const {
   HttpResponse response = json(error.status, api::error_body(error, request_id));
   if (error.should_retry) {
     response.headers.emplace_back("x-should-retry", *error.should_retry ? "true" : "false");
@@ -318,7 +341,39 @@ asio::awaitable<void> Service::fail(Exchange& exchange, const std::string& reque
   if (error.retry_after_seconds) {
     response.headers.emplace_back("retry-after", std::to_string(*error.retry_after_seconds));
   }
-  co_await reply(exchange, request_id, std::move(response));
+  return response;
+}
+
+asio::awaitable<void> Service::fail(Exchange& exchange, const std::string& request_id,
+                                    const api::ApiError& error) {
+  co_await reply(exchange, request_id, error_response(request_id, error));
+}
+
+std::optional<HttpResponse> Service::refuse_unread(const HttpRequest& head) {
+  const std::string request_id = api::new_id("req_");
+  if (const auto access = check_access(head, options_.access); !access) {
+    return finished(head, request_id, error_response(request_id, access.error()));
+  }
+  const bool needs_memory = head.path == "/v1/messages" || head.path == "/v1/messages/count_tokens";
+  if (!needs_memory) return std::nullopt;
+  if (const auto refused = refusal()) {
+    return finished(head, request_id, error_response(request_id, *refused));
+  }
+  return std::nullopt;
+}
+
+api::ApiError Service::shortage_error(const BufferShortage& shortage) {
+  const std::string message = describe(shortage);
+  // Also with nobody else there it would not fit: no answer to wait for.
+  if (shortage.needed > shortage.bytes_max) return api::request_too_large(message);
+  ++traffic_.refusals[monitor_.status().level];
+  log::warning("refused: {}", message);
+  return api::overloaded(message, kBufferRetryAfterSeconds);
+}
+
+HttpResponse Service::refuse_for_shortage(const HttpRequest& head, const BufferShortage& shortage) {
+  const std::string request_id = api::new_id("req_");
+  return finished(head, request_id, error_response(request_id, shortage_error(shortage)));
 }
 
 HttpResponse Service::protocol_error(unsigned status, std::string message) {

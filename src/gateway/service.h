@@ -13,6 +13,7 @@
 #include "api/error.h"
 #include "base/clock.h"
 #include "gateway/access.h"
+#include "gateway/buffer_account.h"
 #include "gateway/exchange.h"
 #include "gateway/status_pages.h"
 #include "gateway/traffic.h"
@@ -34,6 +35,7 @@ class Service final : public RequestSink {
     std::vector<std::string> model_aliases;  // Other names of the model: what the user typed.
     std::uint32_t waiting_max = 64;          // Requests beyond those that the model runs at once.
     std::string started_at;                  // RFC 3339; `created_at` of the models.
+    BufferAccount::Options buffers;
   };
 
   Service(model::Pool& pool, memory::Monitor& monitor, memory::Ledger& ledger, const Clock& clock,
@@ -41,6 +43,10 @@ class Service final : public RequestSink {
 
   boost::asio::awaitable<void> serve(Exchange& exchange) override;
   HttpResponse protocol_error(unsigned status, std::string message) override;
+  std::optional<HttpResponse> refuse_unread(const HttpRequest& head) override;
+  HttpResponse refuse_for_shortage(const HttpRequest& head,
+                                   const BufferShortage& shortage) override;
+  BufferAccount& buffers() override { return buffers_; }
 
   /// From now on new messages are refused with 503; running ones go on.
   void begin_drain() { draining_ = true; }
@@ -52,6 +58,8 @@ class Service final : public RequestSink {
   boost::asio::awaitable<void> route(Exchange& exchange, const std::string& request_id);
   boost::asio::awaitable<void> route_model_work(Exchange& exchange, const std::string& request_id);
   boost::asio::awaitable<void> messages(Exchange& exchange, const std::string& request_id);
+  /// For what a body may take while it is parsed; given back once that is done.
+  std::expected<BufferCharge, BufferShortage> charge_parsing(const Exchange& exchange);
   boost::asio::awaitable<void> count_tokens(Exchange& exchange, const std::string& request_id);
   boost::asio::awaitable<void> clear_cache(Exchange& exchange, const std::string& request_id);
   HttpResponse models(const HttpRequest& request, const std::string& request_id);
@@ -63,6 +71,11 @@ class Service final : public RequestSink {
   /// The same, and what lets a web page of a listed origin read the answer.
   Headers headers_for(const HttpRequest& request, const std::string& request_id) const;
   HttpResponse json(unsigned status, std::string body) const;
+  HttpResponse error_response(const std::string& request_id, const api::ApiError& error) const;
+  /// With the headers of every answer, and counted.
+  HttpResponse finished(const HttpRequest& request, const std::string& request_id,
+                        HttpResponse response);
+  api::ApiError shortage_error(const BufferShortage& shortage);
   boost::asio::awaitable<void> fail(Exchange& exchange, const std::string& request_id,
                                     const api::ApiError& error);
   boost::asio::awaitable<void> reply(Exchange& exchange, const std::string& request_id,
@@ -73,6 +86,7 @@ class Service final : public RequestSink {
   const Clock& clock_;
   const Options options_;
   std::function<void()> on_stop_;
+  BufferAccount buffers_;
   Traffic traffic_;
   StatusPages pages_;
   bool draining_ = false;

@@ -90,6 +90,7 @@ HttpResponse StatusPages::metrics(const Serving& serving) {
   add_memory(page, monitor_.status());
   add_forecast(page, monitor_.forecast());
   add_ledger(page, ledger_);
+  add_buffers(page, buffers_);
   add_model(page, pool_.model().id, pool_.status());
   add_traffic(page, traffic_, serving.requests_active);
   HttpResponse response;

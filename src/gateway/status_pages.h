@@ -6,6 +6,7 @@
 #include <optional>
 #include <string_view>
 
+#include "gateway/buffer_account.h"
 #include "gateway/exchange.h"
 #include "gateway/traffic.h"
 #include "memory/ledger.h"
@@ -29,8 +30,8 @@ class StatusPages {
   };
 
   StatusPages(const model::Pool& pool, memory::Monitor& monitor, const memory::Ledger& ledger,
-              const Traffic& traffic)
-      : pool_(pool), monitor_(monitor), ledger_(ledger), traffic_(traffic) {}
+              const BufferAccount& buffers, const Traffic& traffic)
+      : pool_(pool), monitor_(monitor), ledger_(ledger), buffers_(buffers), traffic_(traffic) {}
 
   static bool has(std::string_view path);
 
@@ -47,6 +48,7 @@ class StatusPages {
   const model::Pool& pool_;
   memory::Monitor& monitor_;
   const memory::Ledger& ledger_;
+  const BufferAccount& buffers_;
   const Traffic& traffic_;
 };
 

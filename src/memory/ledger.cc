@@ -59,6 +59,28 @@ void Reservation::shrink(Bytes to) {
   rebook(to, std::min(resident_, to));
 }
 
+void Reservation::absorb(Reservation other) {
+  if (other.ledger_ == nullptr) return;
+  if (ledger_ == nullptr) ledger_ = other.ledger_;
+  PENSIEVE_CHECK(ledger_ == other.ledger_);
+  const std::optional<Bytes> held = checked_add(held_, other.held_);
+  const std::optional<Bytes> resident = checked_add(resident_, other.resident_);
+  PENSIEVE_CHECK(held && resident);
+  held_ = *held;
+  resident_ = *resident;
+  other.ledger_ = nullptr;
+}
+
+Reservation Reservation::split(Bytes amount) {
+  PENSIEVE_CHECK(ledger_ != nullptr && amount <= held_);
+  const Bytes rest = saturating_sub(held_, amount);
+  Reservation part(*ledger_, amount);
+  part.resident_ = saturating_sub(resident_, rest);
+  resident_ = std::min(resident_, rest);
+  held_ = rest;
+  return part;
+}
+
 void Reservation::give_back() {
   if (ledger_ != nullptr) rebook(Bytes(), Bytes());
 }
@@ -86,6 +108,12 @@ std::expected<Reservation, Shortage> Ledger::try_reserve(Bytes amount, Bytes ava
   const std::optional<Bytes> promised = checked_add(promised_, amount);
   if (!promised) return std::unexpected(shortage);
   promised_ = *promised;
+  return Reservation(*this, amount);
+}
+
+Reservation Ledger::book(Bytes amount) {
+  const std::lock_guard lock(mutex_);
+  promised_ = replaced(promised_, Bytes(), amount);
   return Reservation(*this, amount);
 }
 

@@ -50,6 +50,14 @@ class [[nodiscard]] Reservation {
   /// REQUIRES: to <= held().
   void shrink(Bytes to);
 
+  /// Takes over all that `other` holds, resident part included; the book's sums do not change.
+  /// REQUIRES: both are of one ledger, or either holds nothing.
+  void absorb(Reservation other);
+
+  /// A reservation of its own for `amount` of what this one holds and is not resident; the book's
+  /// sums do not change. REQUIRES: amount <= held(). What is resident stays here as far as it fits.
+  Reservation split(Bytes amount);
+
  private:
   friend class Ledger;
   Reservation(Ledger& ledger, Bytes held) : ledger_(&ledger), held_(held) {}
@@ -79,6 +87,12 @@ class Ledger {
   /// REQUIRES: `available` was read after the last settle(). An older figure still shows as
   /// available what was settled since, and that memory would be given away twice.
   std::expected<Reservation, Shortage> try_reserve(Bytes amount, Bytes available, Bytes floor);
+
+  /// Writes `amount` down without asking whether there is room: for what cannot be refused any
+  /// more, because it is taken already (a worker above its estimate) or because refusing costs as
+  /// much (the head of a request). Whoever calls this has a bound of its own on the sum. REQUIRES:
+  /// the sum fits 64 bits. Aborts otherwise.
+  Reservation book(Bytes amount);
 
   /// The largest amount that try_reserve() would grant now; zero where it would grant none.
   Bytes largest_that_fits(Bytes available, Bytes floor) const;

@@ -179,5 +179,41 @@ TEST(LedgerDeathTest, AReservationThatOutlivesItsLedgerIsAFault) {
       "CHECK failed");
 }
 
+TEST(LedgerTest, WhatIsBookedIsNotRefusedAndIsMissingForOthers) {
+  Ledger ledger;
+  const Reservation taken = ledger.book(8_GiB);
+  EXPECT_EQ(ledger.promised(), 8_GiB);
+  EXPECT_EQ(ledger.outstanding(), 8_GiB);
+  EXPECT_FALSE(ledger.try_reserve(Bytes(1), 8_GiB, Bytes()).has_value());
+}
+
+TEST(LedgerTest, OneReservationTakesOverAnotherWithoutAChangeOfTheSums) {
+  Ledger ledger;
+  Reservation first = *ledger.try_reserve(2_GiB, 8_GiB, 1_GiB);
+  Reservation second = *ledger.try_reserve(1_GiB, 8_GiB, 1_GiB);
+  second.settle(512_MiB);
+  first.absorb(std::move(second));
+  EXPECT_EQ(first.held(), 3_GiB);
+  EXPECT_EQ(first.resident(), 512_MiB);
+  EXPECT_EQ(ledger.promised(), 3_GiB);
+  EXPECT_EQ(ledger.outstanding(), 2560_MiB);
+}
+
+TEST(LedgerTest, APartOfAReservationIsGivenBackByItself) {
+  Ledger ledger;
+  Reservation whole = *ledger.try_reserve(3_GiB, 8_GiB, 1_GiB);
+  whole.settle(2560_MiB);
+  {
+    const Reservation part = whole.split(1_GiB);
+    EXPECT_EQ(part.held(), 1_GiB);
+    EXPECT_EQ(part.resident(), 512_MiB) << "what does not fit the rest is resident here";
+    EXPECT_EQ(whole.resident(), 2_GiB);
+    EXPECT_EQ(ledger.promised(), 3_GiB);
+    EXPECT_EQ(ledger.outstanding(), 512_MiB);
+  }
+  EXPECT_EQ(ledger.promised(), 2_GiB);
+  EXPECT_EQ(ledger.outstanding(), Bytes());
+}
+
 }  // namespace
 }  // namespace pensieve::memory

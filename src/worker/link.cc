@@ -1,5 +1,6 @@
 #include "worker/link.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <boost/asio/as_tuple.hpp>
@@ -76,7 +77,7 @@ void Call::push(Frame frame) {
   } else {
     frames_.push_back(std::move(frame));
   }
-  if (buffered_bytes_ > Link::kCallBufferBytesMax && !ended_) {
+  if (!ended_ && !has_room()) {
     link_->write_if_usable(FrameType::kCancel, id_, {});
     ended_ = true;
     frames_.push_back({FrameType::kFailed, id_,
@@ -84,6 +85,16 @@ void Call::push(Frame frame) {
                                      "the client does not read its stream fast enough"})});
   }
   wake();
+}
+
+bool Call::has_room() {
+  if (buffered_bytes_ > Link::kCallBufferBytesMax) return false;
+  if (buffered_bytes_ <= covered_bytes_ || !cover_) return true;
+  const std::size_t wanted =
+      std::min(std::max(buffered_bytes_, 2 * covered_bytes_), Link::kCallBufferBytesMax);
+  if (!cover_(wanted)) return false;
+  covered_bytes_ = wanted;
+  return true;
 }
 
 void Call::push_gone(const WorkerGone& gone) {
@@ -117,7 +128,8 @@ Result<void> Link::check_room(std::size_t payload_bytes) const {
   return {};
 }
 
-Result<std::unique_ptr<Call>> Link::open(FrameType type, std::string_view payload) {
+Result<std::unique_ptr<Call>> Link::open(FrameType type, std::string_view payload,
+                                         std::shared_ptr<void> hold) {
   if (const Result<void> room = check_room(payload.size()); !room) {
     return std::unexpected(room.error());
   }
@@ -125,7 +137,7 @@ Result<std::unique_ptr<Call>> Link::open(FrameType type, std::string_view payloa
   if (next_id_ == 0) next_id_ = 1;  // 0 is for frames about no request.
   std::unique_ptr<Call> call(new Call(shared_from_this(), id));
   calls_[id] = call.get();
-  write_if_usable(type, id, payload);
+  write_held(type, id, payload, std::move(hold));
   return call;
 }
 

@@ -54,6 +54,12 @@ class Call {
   /// yet come as one.
   boost::asio::awaitable<CallEvent> next(TimePoint deadline);
 
+  /// From now on `cover` is asked before the call holds more than kCoveredBytes for a client that
+  /// does not read, with a figure that at least doubles each time. False cancels the call as
+  /// kCallBufferBytesMax does. Never called after the call's end.
+  void cover_by(std::function<bool(std::size_t bytes)> cover) { cover_ = std::move(cover); }
+  static constexpr std::size_t kCoveredBytes = 16U << 10;
+
   /// Makes a next() that waits, or the next one, return Interrupted (the client has hung up).
   void interrupt();
 
@@ -64,6 +70,7 @@ class Call {
   Call(std::shared_ptr<Link> link, std::uint32_t id);
 
   void push(Frame frame);
+  bool has_room();
   void push_gone(const WorkerGone& gone);
   void wake();
 
@@ -72,6 +79,8 @@ class Call {
   Timer wake_;
   std::deque<Frame> frames_;
   std::size_t buffered_bytes_ = 0;
+  std::function<bool(std::size_t)> cover_;
+  std::size_t covered_bytes_ = kCoveredBytes;
   std::optional<WorkerGone> gone_;
   bool interrupted_ = false;
   bool ended_ = false;  // A closing frame came: nothing is left to cancel.
@@ -104,9 +113,11 @@ class Link : public std::enable_shared_from_this<Link> {
   Link(const Link&) = delete;
   Link& operator=(const Link&) = delete;
 
-  /// Sends a frame under a new request id. Errors: kUnavailable when the worker is gone or too
-  /// much waits to be written.
-  Result<std::unique_ptr<Call>> open(FrameType type, std::string_view payload);
+  /// Sends a frame under a new request id. `hold` lives until the frame is written or dropped: the
+  /// account of the memory that it takes. Errors: kUnavailable when the worker is gone or too much
+  /// waits to be written.
+  Result<std::unique_ptr<Call>> open(FrameType type, std::string_view payload,
+                                     std::shared_ptr<void> hold = nullptr);
 
   /// Sends a frame about the worker, not about a request. Errors: as open().
   Result<void> send(FrameType type, std::string_view payload);
@@ -141,6 +152,11 @@ class Link : public std::enable_shared_from_this<Link> {
 
   /// Queues a frame; never called once the conversation is over.
   virtual void write(FrameType type, std::uint32_t request, std::string_view payload) = 0;
+  /// The same for a frame with a `hold`; what has no queue has nothing to keep it for.
+  virtual void write_held(FrameType type, std::uint32_t request, std::string_view payload,
+                          std::shared_ptr<void> /*hold*/) {
+    write(type, request, payload);
+  }
   /// Of the frames that are queued and not yet written.
   virtual std::size_t outgoing_bytes() const = 0;
   /// A stop was asked for; an exit with code 0 is a clean end from now on.

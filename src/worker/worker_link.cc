@@ -118,8 +118,13 @@ std::shared_ptr<WorkerLink> WorkerLink::shared_self() {
 }
 
 void WorkerLink::write(FrameType type, std::uint32_t request, std::string_view payload) {
-  outgoing_.push_back(encode_frame(type, request, payload));
-  outgoing_bytes_ += outgoing_.back().size();
+  write_held(type, request, payload, nullptr);
+}
+
+void WorkerLink::write_held(FrameType type, std::uint32_t request, std::string_view payload,
+                            std::shared_ptr<void> hold) {
+  outgoing_.push_back({encode_frame(type, request, payload), std::move(hold)});
+  outgoing_bytes_ += outgoing_.back().frame.size();
   write_wake_.cancel();
 }
 
@@ -131,11 +136,11 @@ asio::awaitable<void> WorkerLink::write_frames() {
       co_await write_wake_.async_wait(kNoThrow);
       continue;
     }
-    const std::string frame = std::move(outgoing_.front());
+    const Outgoing first = std::move(outgoing_.front());
     outgoing_.pop_front();
     const auto [error, written] =
-        co_await asio::async_write(socket_, asio::buffer(frame), kNoThrow);
-    outgoing_bytes_ -= frame.size();
+        co_await asio::async_write(socket_, asio::buffer(first.frame), kNoThrow);
+    outgoing_bytes_ -= first.frame.size();
     if (error) co_return;  // read_frames() sees the same end and acts on it.
   }
 }
@@ -164,6 +169,7 @@ asio::awaitable<void> WorkerLink::read_frames() {
     }
   }
   end_conversation();
+  outgoing_.clear();  // Nobody reads them any more; the link itself may be held for long.
   write_wake_.cancel();
   co_await reap();
 }

@@ -53,6 +53,8 @@ class WorkerLink final : public Link {
              std::function<void(const WorkerGone&)> on_end);
 
   void write(FrameType type, std::uint32_t request, std::string_view payload) override;
+  void write_held(FrameType type, std::uint32_t request, std::string_view payload,
+                  std::shared_ptr<void> hold) override;
   std::size_t outgoing_bytes() const override { return outgoing_bytes_; }
   void expect_stop() override { process_.expect_stop(); }
 
@@ -68,7 +70,11 @@ class WorkerLink final : public Link {
   boost::asio::local::stream_protocol::socket socket_;
   Timer write_wake_;
   Timer reap_timer_;
-  std::deque<std::string> outgoing_;
+  struct Outgoing {
+    std::string frame;
+    std::shared_ptr<void> hold;
+  };
+  std::deque<Outgoing> outgoing_;
   std::size_t outgoing_bytes_ = 0;
 };
 

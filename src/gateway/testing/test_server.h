@@ -87,6 +87,7 @@ class TestServer {
   memory::FakeMemorySource memory;
 
   memory::Monitor& monitor() { return monitor_; }
+  memory::Ledger& ledger() { return ledger_; }
   model::Pool& pool() { return pool_; }
   Service& service() { return service_; }
   bool stop_asked() const { return stop_asked_; }
