@@ -32,6 +32,7 @@
 #include "memory/psi.h"
 #include "memory/report.h"
 #include "model/catalogue.h"
+#include "model/estimate_book.h"
 #include "worker/worker_groups.h"
 #include "worker/worker_link.h"
 
@@ -74,6 +75,7 @@ gateway::ServerOptions server_options(const config::Settings& settings, model::M
   options.pool.sequences_max = settings.parallel;
   options.pool.threads =
       settings.threads > 0 ? settings.threads : std::max(1U, std::thread::hardware_concurrency());
+  options.pool.estimates_path = model::default_estimates_path();
   options.pool.floors = floors;
   options.pool.hang_after = std::chrono::seconds(settings.server.hang_seconds);
   options.pool.debug_log = settings.log_level == log::Severity::kDebug;

@@ -11,6 +11,8 @@ namespace {
 using memory::Level;
 constexpr std::array kLevels{Level::kSafe, Level::kCaution, Level::kWarning, Level::kCritical,
                              Level::kEmergency};
+constexpr std::array kDrifts{model::Drift::kUnknown, model::Drift::kWithin, model::Drift::kAbove,
+                             model::Drift::kBelow};
 constexpr std::array kStates{model::State::kUnloaded, model::State::kLoading, model::State::kReady};
 
 std::string scope_name(memory::Scope scope) {
@@ -139,6 +141,25 @@ void add_model(MetricPage& page, std::string_view model, const model::Pool::Stat
   page.gauge("pensieve_worker_anonymous_bytes", "bytes",
              "Resident memory of the worker that no file backs.", {"model"});
   of_worker(number(status.heartbeat.anonymous));
+  const model::Reconciler::Status& reconciliation = status.reconciliation;
+  const bool measured = ready && reconciliation.drift != model::Drift::kUnknown;
+  page.gauge("pensieve_worker_excess_bytes", "bytes",
+             "Held by the worker above its reservation, and booked beside it.", {"model"});
+  if (measured) page.sample(number(reconciliation.excess), {id});
+  page.gauge("pensieve_worker_drift", "flag",
+             "1 for how the worker's memory stands to its reservation.", {"model", "drift"});
+  for (const model::Drift drift : kDrifts) {
+    page.sample(drift == reconciliation.drift ? 1 : 0, {id, std::string(model::name(drift))});
+  }
+  page.counter("pensieve_worker_drifts_total", "times",
+               "Times that a worker was found far above or far below its reservation.", {"model"});
+  page.sample(number(reconciliation.drifts), {id});
+  page.gauge("pensieve_estimate_raised_bytes", "bytes",
+             "Added to the last estimate because earlier runs took more.", {"model"});
+  page.sample(number(reconciliation.raised), {id});
+  page.gauge("pensieve_estimate_lowered_bytes", "bytes",
+             "Taken from the last estimate because earlier full runs never took it.", {"model"});
+  page.sample(number(reconciliation.lowered), {id});
   page.gauge("pensieve_worker_running_requests", "requests", "Requests that hold a sequence.",
              {"model"});
   of_worker(status.heartbeat.running);

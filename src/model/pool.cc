@@ -54,6 +54,7 @@ Pool::Pool(const asio::any_io_executor& executor, const Clock& clock, memory::Mo
       monitor_(monitor),
       ledger_(ledger),
       options_(std::move(options)),
+      reconciler_(ledger, options_.estimates_path),
       changed_(executor, TimePoint::max()) {}
 
 Pool::~Pool() = default;
@@ -64,7 +65,7 @@ void Pool::enter(State state) {
   if (state == State::kUnloaded) {
     link_.reset();
     reservation_.reset();
-    drift_logged_ = false;
+    reconciler_.end();
   }
   changed_.cancel();
 }
@@ -124,6 +125,8 @@ asio::awaitable<void> Pool::end_failed_worker() {
 
 asio::awaitable<Pool::Loaded> Pool::load() {
   const std::uint64_t generation = ++generation_;
+  reconciler_.set_key(estimate_key(options_.model.path, options_.model.engine,
+                                   options_.sequences_max, kStepTokensMax));
   auto link = options_.start_worker(
       executor_, clock_,
       {.program = options_.worker_program,
@@ -177,6 +180,7 @@ asio::awaitable<std::expected<engine::Plan, LoadFailure>> Pool::plan(std::uint32
   if (!frame) co_return std::unexpected(frame.error());
   Result<engine::Plan> plan = worker::decode_plan(frame->payload);
   if (!plan) co_return std::unexpected(broken(plan.error().message));
+  plan->estimate = reconciler_.correct(plan->estimate);
   co_return *plan;
 }
 
@@ -221,6 +225,7 @@ asio::awaitable<Pool::Loaded> Pool::reserve_and_load(const engine::Plan& plan) {
   Result<engine::ModelInfo> info = worker::decode_model_info(frame->payload);
   if (!info) co_return std::unexpected(broken(info.error().message));
   info_ = std::move(*info);
+  reconciler_.begin(fmt::format("worker {}", link_->pid()), plan.estimate.weights_mapped);
   link_->set_hang_after(options_.hang_after);
   log::info("loaded {} ({}), worker {}", options_.model.id, info_->description, link_->pid());
   co_return Loaded();
@@ -235,7 +240,13 @@ std::expected<memory::Reservation, LoadFailure> Pool::reserve(const engine::Plan
   const Bytes needed = plan.estimate.total();
   auto reservation = ledger_.try_reserve(needed, *memory.available, options_.floors.critical);
   if (reservation) return std::move(*reservation);
-  const std::optional<Bytes> with_floor = checked_add(needed, options_.floors.critical);
+  // What earlier runs took above the estimate says "not now", never "never".
+  const Bytes uncorrected = saturating_sub(needed, reconciler_.status().raised);
+  if (uncorrected < needed &&
+      uncorrected <= ledger_.largest_that_fits(*memory.available, options_.floors.critical)) {
+    reconciler_.doubt();
+  }
+  const std::optional<Bytes> with_floor = checked_add(uncorrected, options_.floors.critical);
   const bool ever = with_floor && *with_floor <= *memory.total;
   return std::unexpected(too_large(plan, memory::describe(reservation.error()),
                                    ever ? LoadFailure::Kind::kNotNow : LoadFailure::Kind::kNever));
@@ -281,13 +292,11 @@ void Pool::on_worker_end(std::uint64_t generation, const worker::WorkerGone& gon
 void Pool::settle() {
   if (state_ != State::kReady || !reservation_) return;
   link_->set_reserved(reservation_->held());
-  const Bytes resident = link_->last_heartbeat().anonymous;
-  reservation_->settle(std::min(resident, reservation_->held()));
-  if (resident > reservation_->held() && !drift_logged_) {
-    drift_logged_ = true;
-    log::warning("worker {} holds {}GB, more than the {}GB that were reserved for it", link_->pid(),
-                 memory::gb_text(resident), memory::gb_text(reservation_->held()));
-  }
+  const worker::Heartbeat& heartbeat = link_->last_heartbeat();
+  reconciler_.tick(*reservation_, {.resident = heartbeat.resident,
+                                   .anonymous = heartbeat.anonymous,
+                                   .used_cells = heartbeat.cached_tokens,
+                                   .cells = info_->cells});
 }
 
 void Pool::shut_down(Duration grace) {
@@ -300,6 +309,7 @@ Pool::Status Pool::status() const {
   status.info = info_;
   status.ends = ends_;
   if (reservation_) status.reserved = reservation_->held();
+  status.reconciliation = reconciler_.status();
   if (state_ == State::kReady) {
     status.pid = link_->pid();
     status.heartbeat = link_->last_heartbeat();

@@ -20,6 +20,7 @@
 #include "memory/ledger.h"
 #include "memory/monitor.h"
 #include "model/catalogue.h"
+#include "model/reconcile.h"
 #include "worker/link.h"
 #include "worker/worker_link.h"
 
@@ -58,6 +59,8 @@ class Pool {
     memory::Floors floors;
     Duration hang_after = std::chrono::seconds(60);
     bool debug_log = false;
+    /// Where it is remembered what models really took; empty: nowhere.
+    std::string estimates_path;
     /// Starts workers; a simulation puts its own here.
     worker::LinkFactory start_worker = worker::WorkerLink::start;
   };
@@ -69,6 +72,7 @@ class Pool {
     worker::Heartbeat heartbeat;
     Protections protections;  // Of the worker, where ready.
     Bytes reserved;
+    Reconciler::Status reconciliation;
     Duration uptime{};                                // Of the worker.
     std::map<worker::WorkerEnd, std::uint64_t> ends;  // How workers have ended so far.
   };
@@ -133,7 +137,7 @@ class Pool {
   Duration backoff_{};
   TimePoint ready_since_{};
   std::map<worker::WorkerEnd, std::uint64_t> ends_;
-  bool drift_logged_ = false;
+  Reconciler reconciler_;
   Timer changed_;  // Cancelled at each change of state.
 };
 
