@@ -13,7 +13,7 @@ set -euo pipefail
 # package, or package:command where having the command is enough (other sources have other names).
 build_set=(g++:g++ cmake:cmake ninja-build:ninja ccache:ccache python3:python3 python3-pip
   python3-venv libboost1.81-dev libspdlog-dev libfmt-dev libcli11-dev libtomlplusplus-dev
-  libgtest-dev libseccomp-dev prometheus-cpp-dev)
+  libgtest-dev libseccomp-dev libxxhash-dev prometheus-cpp-dev)
 check_set=(clang-format-14:clang-format-14 binutils:nm)
 test_set=(nodejs:node npm:npm iproute2:ip util-linux:unshare curl:curl procps:ps
   systemd:systemd-analyze)
@@ -70,7 +70,7 @@ install_debian() {
 
 # Untested: written from Homebrew's package names, never run on a Mac.
 install_macos() {
-  local formulas=(cmake ninja ccache python boost spdlog fmt cli11 tomlplusplus googletest
+  local formulas=(cmake ninja ccache python boost spdlog fmt cli11 tomlplusplus googletest xxhash
     prometheus-cpp) formula
   case "${1:-build}" in check | test) formulas+=(clang-format@14) ;; esac
   case "${1:-build}" in test) formulas+=(node) ;; esac

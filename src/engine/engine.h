@@ -189,6 +189,10 @@ class Engine {
   virtual Result<void> restore_state(SequenceId sequence, std::string_view state,
                                      std::uint32_t tokens) = 0;
 
+  /// Whether keep_prefix() keeps whatever prefix it is asked for, so that a long state serves for
+  /// each of its prefixes as well.
+  virtual bool can_go_back() const = 0;
+
   /// Names all that the bytes of a state depend on but the model file and the tokens: the engine,
   /// its build, the types and the layout of its cache.
   virtual std::string state_format() const = 0;

@@ -92,6 +92,10 @@ class LlamaEngine final : public Engine {
   Result<void> save_state(SequenceId sequence, std::string& out) const override;
   Result<void> restore_state(SequenceId sequence, std::string_view state,
                              std::uint32_t tokens) override;
+  bool can_go_back() const override {
+    return llama_model_n_swa(model_.get()) <= 0 && !llama_model_is_recurrent(model_.get()) &&
+           !llama_model_is_hybrid(model_.get());
+  }
   std::string state_format() const override;
 
  private:
@@ -285,10 +289,7 @@ std::uint32_t LlamaEngine::share_prefix(SequenceId from, SequenceId to, std::uin
   forget(to);
   // Cells of a sliding window that two sequences hold are not taken back when both have moved on,
   // so the small cache of those layers would fill up and steps fail though there is room.
-  const bool can_share = llama_model_n_swa(model_.get()) <= 0 &&
-                         !llama_model_is_recurrent(model_.get()) &&
-                         !llama_model_is_hybrid(model_.get());
-  if (tokens == 0 || !can_share) return 0;
+  if (tokens == 0 || !can_go_back()) return 0;
   llama_memory_seq_cp(memory(), static_cast<llama_seq_id>(from), static_cast<llama_seq_id>(to), 0,
                       static_cast<llama_pos>(tokens));
   at(to).tokens = tokens;

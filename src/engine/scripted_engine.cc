@@ -127,6 +127,7 @@ class ScriptedEngine final : public Engine {
   Result<void> save_state(SequenceId sequence, std::string& out) const override;
   Result<void> restore_state(SequenceId sequence, std::string_view state,
                              std::uint32_t tokens) override;
+  bool can_go_back() const override { return true; }
   std::string state_format() const override { return "scripted 1"; }
 
  private:

@@ -192,6 +192,7 @@ class FakeEngine final : public engine::Engine {
     table_.extend(sequence, tokens);
     return {};
   }
+  bool can_go_back() const override { return !prefix_granularity; }
   std::string state_format() const override { return "fake"; }
 
  private:
