@@ -3,7 +3,8 @@
 // Pure values: no clock, no I/O, no locks. memory/monitor.h feeds it, memory/admission.h obeys it.
 #pragma once
 
-#include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -60,10 +61,11 @@ constexpr Level level_for(Bytes available, const Floors& floors) {
 
 /// Follows measured levels, quick to worsen and slow to recover.
 ///
-/// A worse measurement counts at once. A better one counts only after `recovery_hold` without a
-/// relapse, and then only as far as the worst level seen during that time. Without the hold, a
-/// model that is unloaded and loaded again around a floor would flap admission on and off. The
-/// first measurement counts at once, whatever it is: there is no earlier level to recover from.
+/// A worse measurement counts at once. A better one counts once all measurements of the last
+/// `recovery_hold` were at least that good. Without the hold, a model that is unloaded and loaded
+/// again around a floor would flap admission on and off. Each level has a hold of its own, so that
+/// relief which comes in two steps, as the end of a large process does, costs one hold and not two.
+/// The first measurement counts at once, whatever it is: there is no level to recover from.
 class LevelTracker {
  public:
   constexpr explicit LevelTracker(Duration recovery_hold) : recovery_hold_(recovery_hold) {}
@@ -72,31 +74,38 @@ class LevelTracker {
 
   /// REQUIRES: `now` is not before the `now` of the previous call.
   constexpr void observe(Level measured, TimePoint now) {
+    for (std::size_t better = 0; better < kLevels; ++better) {
+      std::optional<TimePoint>& since = good_since_[better];
+      if (measured > static_cast<Level>(better)) {
+        since.reset();
+      } else if (!since) {
+        since = now;
+      }
+    }
     if (measured >= level_) {
       level_ = measured;
-      recovery_.reset();
       return;
     }
-    if (!recovery_) recovery_ = Recovery{now, measured};
-    recovery_->worst = std::max(recovery_->worst, measured);
-    if (now - recovery_->since >= recovery_hold_) {
-      level_ = recovery_->worst;
-      recovery_.reset();
+    for (Level better = measured; better < level_; better = next_worse(better)) {
+      if (now - *good_since_[static_cast<std::size_t>(better)] < recovery_hold_) continue;
+      level_ = better;
+      return;
     }
   }
 
   /// A measurement failed. The hold starts anew: time in which we did not look proves nothing.
-  constexpr void observe_unknown() { recovery_.reset(); }
+  constexpr void observe_unknown() { good_since_ = {}; }
 
  private:
-  struct Recovery {
-    TimePoint since;
-    Level worst;
-  };
+  static constexpr std::size_t kLevels = 5;
+  static constexpr Level next_worse(Level level) {
+    return static_cast<Level>(static_cast<std::uint8_t>(level) + 1);
+  }
 
   Duration recovery_hold_;
   Level level_ = Level::kSafe;
-  std::optional<Recovery> recovery_;  // Engaged while measurements are better than level_.
+  /// For each level: since when no measurement was worse. Empty where the last one was.
+  std::array<std::optional<TimePoint>, kLevels> good_since_{};
 };
 
 }  // namespace pensieve::memory

@@ -113,6 +113,34 @@ TEST(LevelTrackerTest, ARelapseStartsTheHoldAnew) {
   EXPECT_EQ(tracker.level(), Level::kSafe);
 }
 
+TEST(LevelTrackerTest, ReliefInTwoStepsCostsOneHold) {
+  LevelTracker tracker(seconds(10));
+  const TimePoint start;
+  tracker.observe(Level::kEmergency, start);
+  tracker.observe(Level::kCritical, start + seconds(1));
+  tracker.observe(Level::kSafe, start + seconds(2));
+  tracker.observe(Level::kSafe, start + seconds(11));
+  EXPECT_EQ(tracker.level(), Level::kCritical);
+  tracker.observe(Level::kSafe, start + seconds(12) - Duration(1));
+  EXPECT_EQ(tracker.level(), Level::kCritical);
+  tracker.observe(Level::kSafe, start + seconds(12));
+  EXPECT_EQ(tracker.level(), Level::kSafe);
+}
+
+TEST(LevelTrackerTest, RecoversNoFurtherThanTheWorstMeasurementOfTheHold) {
+  LevelTracker tracker(seconds(10));
+  const TimePoint start;
+  tracker.observe(Level::kEmergency, start);
+  tracker.observe(Level::kSafe, start + seconds(1));
+  tracker.observe(Level::kWarning, start + seconds(8));
+  tracker.observe(Level::kSafe, start + seconds(11));
+  EXPECT_EQ(tracker.level(), Level::kWarning);
+  tracker.observe(Level::kSafe, start + seconds(20));
+  EXPECT_EQ(tracker.level(), Level::kWarning);
+  tracker.observe(Level::kSafe, start + seconds(21));
+  EXPECT_EQ(tracker.level(), Level::kSafe);
+}
+
 TEST(LevelTrackerTest, TimeWithoutMeasurementsDoesNotCountTowardsTheHold) {
   LevelTracker tracker(seconds(10));
   const TimePoint start;
