@@ -26,6 +26,9 @@ constexpr Duration kBackoffFirst = std::chrono::seconds(1);
 constexpr Duration kBackoffMax = std::chrono::seconds(30);
 /// An answer to a plan or load may be this late after the last sign of progress.
 constexpr Duration kAnswerWait = std::chrono::minutes(10);
+/// A worker says hello and plans within this: neither reads more of a model than its head. It takes
+/// longer only where [server] hang_seconds is more. Choice: a very slow disk.
+constexpr Duration kPlanWaitLeast = std::chrono::seconds(10);
 /// How long a worker that could not load may take to stop when asked.
 constexpr Duration kFailedWorkerGrace = std::chrono::seconds(1);
 
@@ -131,8 +134,7 @@ asio::awaitable<Pool::Loaded> Pool::load() {
       executor_, clock_,
       {.program = options_.worker_program,
        .args = worker_args(),
-       // One tensor of a large model may take minutes to come from a slow disk.
-       .hang_after = kAnswerWait},
+       .hang_after = std::max(options_.hang_after, kPlanWaitLeast)},
       [this, generation](const worker::WorkerGone& gone) { on_worker_end(generation, gone); });
   if (!link) co_return std::unexpected(broken(link.error().message));
   link_ = std::move(*link);
@@ -217,6 +219,8 @@ asio::awaitable<Pool::Loaded> Pool::reserve_and_load(const engine::Plan& plan) {
           Bytes(plan.estimate.weights_mapped.count() + plan.estimate.weights_copied.count())),
       memory::gb_text(plan.estimate.kv), memory::gb_text(plan.estimate.compute),
       memory::gb_text(plan.estimate.process));
+  // One tensor of a large model may take minutes to come from a slow disk.
+  link_->set_hang_after(kAnswerWait);
   const std::string payload = worker::encode(load_options(plan.context_tokens));
   auto call = link_->open(FrameType::kLoad, payload);
   if (!call) co_return std::unexpected(broken(call.error().message));

@@ -256,6 +256,21 @@ TEST_F(PoolTest, AWorkerProgramThatIsNotThereIsBroken) {
   EXPECT_EQ(pool_->status().state, State::kUnloaded);
 }
 
+TEST_F(PoolTest, AWorkerThatSaysNothingAtAllIsGivenUpLongBeforeASlowLoadWouldBe) {
+  options_.worker_program = script("mute", "exec sleep 100");
+  options_.hang_after = seconds(1);
+  make_pool("");
+  const auto acquired = io_.begin(pool_->acquire());
+  ASSERT_TRUE(io_.run_until([this] { return starts() == 1; }));
+  io_.clock.advance(seconds(10));
+  EXPECT_FALSE(acquired->has_value());
+  io_.clock.advance(seconds(1));
+  ASSERT_TRUE(io_.run_until([&] { return acquired->has_value(); }));
+  ASSERT_FALSE(**acquired);
+  EXPECT_EQ((*acquired)->error().kind, Kind::kBroken);
+  EXPECT_EQ(pool_->status().ends.at(worker::WorkerEnd::kDeadline), 1U);
+}
+
 TEST_F(PoolTest, AWorkerThatDiesWhileLoadingIsBroken) {
   options_.worker_program = script("dies", "exit 7");
   make_pool("plan_mib 100\n");
