@@ -28,8 +28,9 @@ bool ConnectionTable::make_room() {
 }
 
 bool ConnectionTable::evict() {
-  if (waiting_.empty()) return false;
-  Connection& longest = *waiting_.front();
+  const List& list = strangers_.empty() ? waiting_ : strangers_;
+  if (list.empty()) return false;
+  Connection& longest = *list.front();
   // It reports its end later, once its coroutine has run; it counts no more from here on.
   on_end(longest);
   longest.abort();
@@ -42,6 +43,12 @@ void ConnectionTable::for_each(const std::function<void(Connection&)>& act) cons
   all.reserve(entries_.size());
   for (const auto& [connection, entry] : entries_) all.push_back(connection);
   for (Connection* connection : all) act(*connection);
+}
+
+void ConnectionTable::on_waiting(Connection& connection) {
+  const auto found = entries_.find(&connection);
+  const bool is_known = found != entries_.end() && found->second.list != &strangers_;
+  move_to(is_known ? waiting_ : strangers_, connection);
 }
 
 void ConnectionTable::on_end(Connection& connection) {

@@ -13,10 +13,11 @@ namespace pensieve::gateway {
 
 /// Keeps the number of connections within a bound, so that neither descriptors nor memory run out.
 ///
-/// One that waits for its client can be closed at no loss but a new connection's, and a client that
-/// sends its request byte by byte waits; so the longest waiting gives way to the newest. However
-/// many connections an attacker holds, somebody who connects and asks at once is answered. Only
-/// where all are being answered is the new one refused.
+/// One that waits for its client can be closed at the cost of a new connection, and a client that
+/// sends its request byte by byte waits; so the longest waiting gives way to the newest, those that
+/// have never brought a whole request before all others. However many connections an attacker
+/// holds, somebody who connects and asks at once is answered. Only where all are being answered is
+/// the new one refused.
 ///
 /// Ownership: borrows connections, from their first report to on_end(). Thread-safety: the io
 /// thread only. Every call takes constant time, but those to for_each().
@@ -33,14 +34,14 @@ class ConnectionTable final : public ConnectionWatcher {
 
   /// Whether one more may be started; closes the longest waiting one where that is needed.
   bool make_room();
-  /// Closes the longest waiting connection. False where none waits.
+  /// Closes the longest waiting stranger, else the longest waiting. False where none waits.
   bool evict();
 
   std::size_t max() const { return max_; }
   Status status() const { return {entries_.size(), evicted_, refused_}; }
   void for_each(const std::function<void(Connection&)>& act) const;
 
-  void on_waiting(Connection& connection) override { move_to(waiting_, connection); }
+  void on_waiting(Connection& connection) override;
   void on_answering(Connection& connection) override { move_to(answering_, connection); }
   void on_end(Connection& connection) override;
 
@@ -53,7 +54,8 @@ class ConnectionTable final : public ConnectionWatcher {
   void move_to(List& list, Connection& connection);
 
   const std::size_t max_;
-  List waiting_;  // The longest waiting first.
+  List strangers_;  // Wait and have brought no whole request yet. The longest waiting first.
+  List waiting_;    // Wait for their next request. The longest waiting first.
   List answering_;
   std::unordered_map<Connection*, Entry> entries_;
   std::uint64_t evicted_ = 0;

@@ -46,6 +46,38 @@ TEST(ConnectionTable, WhoWasAnsweredWaitsAnewAndIsNotTheLongestAnyMore) {
   EXPECT_EQ(first.aborted, 0);
 }
 
+TEST(ConnectionTable, WhoHasNeverBroughtARequestGoesBeforeThoseWhoHave) {
+  ConnectionTable table(3);
+  FakeConnection served;
+  FakeConnection stranger;
+  FakeConnection later;
+  table.on_waiting(served);
+  table.on_answering(served);
+  table.on_waiting(served);
+  table.on_waiting(stranger);
+  table.on_waiting(later);
+  EXPECT_TRUE(table.evict());
+  EXPECT_EQ(stranger.aborted, 1);
+  EXPECT_TRUE(table.evict());
+  EXPECT_EQ(later.aborted, 1);
+  EXPECT_EQ(served.aborted, 0);
+  EXPECT_TRUE(table.evict());
+  EXPECT_EQ(served.aborted, 1);
+}
+
+TEST(ConnectionTable, AStrangerThatStillWaitsStaysOne) {
+  ConnectionTable table(2);
+  FakeConnection stranger;
+  FakeConnection served;
+  table.on_waiting(served);
+  table.on_answering(served);
+  table.on_waiting(served);
+  table.on_waiting(stranger);
+  table.on_waiting(stranger);
+  EXPECT_TRUE(table.evict());
+  EXPECT_EQ(stranger.aborted, 1);
+}
+
 TEST(ConnectionTable, WhereAllAreBeingAnsweredNobodyIsClosedAndTheNewOneIsRefused) {
   ConnectionTable table(1);
   FakeConnection only;
