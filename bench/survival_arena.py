@@ -14,11 +14,13 @@ import signal
 import subprocess
 import time
 
+import httpx
+
 import harness
 from attackers import Attacker, Door, Probe
 from memory_groups import MemoryGroup
 from servers import MODEL, Program, free_port
-from wire import IMPROPER, Ask, counted
+from wire import Ask, counted
 
 MIB = 1 << 20
 GB = 1 << 30
@@ -133,7 +135,7 @@ class Row:
 
     @property
     def lost(self):
-        return sum(outcome.kind in IMPROPER for outcome in self.outcomes)
+        return sum(not outcome.proper for outcome in self.outcomes)
 
     @property
     def survived(self):
@@ -286,7 +288,7 @@ class Arena:
         row.others_died = sum(not other.alive() for other in [self.bystander, *self.hogs])
         row.require(row.others_died == 0, f"{row.others_died} others in the group died")
         row.require(row.lost == 0, f"{row.lost} requests were lost ({self._first_lost()})")
-        row.kills, row.peak = self.group.kills(), self.group.peak()
+        row.kills, row.peak = self.kills(), self.group.peak()
         for server in self.servers:
             with contextlib.suppress(OSError):
                 wrong = server.stop()
@@ -295,8 +297,21 @@ class Arena:
         self.group.remove()
         row.seconds = time.monotonic() - self.began
 
+    def kills(self):
+        """How many processes the kernel has killed: by the group's count, or by the servers'.
+
+        A worker may have a group of its own in this one, which takes its count along when it goes.
+        """
+        counted_by_servers = 0
+        for server in self.servers:
+            if self.pensieve and server.alive():
+                with contextlib.suppress(OSError, ValueError, httpx.HTTPError):
+                    ends = server.status()["worker_ends"]
+                    counted_by_servers += ends.get("killed_by_kernel", 0)
+        return max(self.group.kills(), counted_by_servers)
+
     def _first_lost(self):
-        return next((str(each) for each in self.row.outcomes if each.kind in IMPROPER), "")
+        return next((str(each) for each in self.row.outcomes if not each.proper), "")
 
     def outcomes_text(self):
         return ", ".join(f"{count} {kind}" for kind, count

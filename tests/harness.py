@@ -12,6 +12,7 @@ import pathlib
 import re
 import signal
 import socket
+import stat
 import subprocess
 import time
 
@@ -69,6 +70,10 @@ def resident_bytes(pid):
     return sum(int(kib) * 1024 for kib in fields.values())
 
 
+def open_descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 def clean_environment(home, **more):
     """What a program gets here: nothing of the caller's but the path, and a home of its own."""
     return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8",
@@ -82,6 +87,15 @@ def write_script_model(folder, name="test", **keys):
     path = folder / f"{name}.script"
     path.write_text("".join(f"{key} {value}\n" for key, value in keys.items()) or "# defaults\n")
     return path
+
+
+def worker_program(folder, faulty):
+    """A worker program that is the real one, or does `faulty` (shell) while `folder`/faulty is."""
+    program = folder / "worker"
+    program.write_text(f"#!/bin/bash\n[ ! -e {folder}/faulty ] || {{ {faulty}; }}\n"
+                       f'exec {BUILD}/pensieve-worker "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return program
 
 
 def die_with_the_tests():

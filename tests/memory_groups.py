@@ -1,8 +1,10 @@
 """Memory groups of the kernel (cgroup v1 or v2) with a limit, and processes that fill them."""
 
+import contextlib
 import os
 import pathlib
 import signal
+import subprocess
 
 from attackers import Hog, group_available
 from harness import wait_until
@@ -98,6 +100,24 @@ class MemoryGroup:
     def release(self, process):
         self.hogs.remove(process)
         process.end()
+
+    @contextlib.contextmanager
+    def out_of_sight(self, pid):
+        """Moves a process into a group that it cannot see: its readings are lost meanwhile."""
+        hidden = self.path.parent / (self.path.name + "-hidden")
+        hidden.mkdir()
+        try:
+            with open(hidden / "cgroup.procs", "w", encoding="ascii") as door:
+                subprocess.run(["mount", "-t", "tmpfs", "tmpfs", hidden], check=True)
+                try:
+                    door.write(str(pid))
+                    door.flush()
+                    yield
+                finally:
+                    (self.path / "cgroup.procs").write_text(str(pid))
+                    subprocess.run(["umount", hidden], check=True)
+        finally:
+            hidden.rmdir()
 
     def remove(self):
         for process in list(self.hogs):

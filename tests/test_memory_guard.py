@@ -161,3 +161,33 @@ def test_a_model_that_does_not_fit_now_is_refused_and_loaded_when_it_does(
     finally:
         group.release(hog)
     wait_until(lambda: ask(server, "script: say hi").status_code == 200, 20, "an answer")
+
+
+def test_a_refusal_is_logged_with_the_reading_that_caused_it(serve_short_of_memory):
+    server = serve_short_of_memory("Critical")
+    response = ask(server, "script: say hi")
+    available = response.headers["x-available-memory-gb"]
+    server.wait_for_log(rf" W pensieve: refused: [^\n]*{available}GB available[^\n]*"
+                        r"limited by cgroup ")
+
+
+def test_the_tiers_of_claude_code_share_one_resident_model(serve_script):
+    server = serve_script(model={"weights_mib": 40})
+    worker = server.worker()
+    for name in ["claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"] * 5:
+        assert ask(server, "script: say hi", model=name).status_code == 200
+    assert server.worker() == worker
+    assert server.log().count(" loaded ") == 1
+
+
+def test_a_dead_workers_memory_is_back_before_the_next_takes_it(serve_script, memory_group):
+    group = memory_group(384 * MIB)
+    # Two of them at once would be more than the group has, and the kernel would kill.
+    server = serve_script(model={"weights_mib": 200}, env=floors(0.1, 0.08, 0.05, 0.02),
+                          group=group)
+    for _ in range(5):
+        with streaming(server, "script: say one; segv") as all_events:
+            assert list(all_events)[-1][0] == "error"
+        assert answer(server, "script: say hi") == "hi"
+    assert group.kills() == 0
+    assert group.peak() < 300 * MIB

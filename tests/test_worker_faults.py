@@ -3,11 +3,10 @@
 import os
 import re
 import signal
-import stat
 
 import pytest
-from harness import (BUILD, answer, ask, error_of, floors, run, streamed_text, streaming,
-                     until_text, wait_until, write_script_model)
+from harness import (answer, ask, error_of, floors, run, streamed_text, streaming, until_text,
+                     wait_until, worker_program, write_script_model)
 
 MIB = 1 << 20
 ERRORS = ("api_error", "overloaded_error")
@@ -117,15 +116,6 @@ def test_a_slow_worker_is_not_taken_for_a_hanging_one(serve_script):
     assert answer(server, "script: slow 4000; say slow but sure") == "slow but sure"
     assert first in (None, server.worker())
     assert "deadline" not in server.log()
-
-
-def worker_program(folder, faulty):
-    """A worker program that is the real one, or does `faulty` (shell) while `folder`/faulty is."""
-    program = folder / "worker"
-    program.write_text(f"#!/bin/bash\n[ ! -e {folder}/faulty ] || {{ {faulty}; }}\n"
-                       f'exec {BUILD}/pensieve-worker "$@"\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return program
 
 
 @pytest.mark.parametrize("faulty,end", [

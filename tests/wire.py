@@ -14,10 +14,9 @@ import time
 
 # The ends that a client can work with. `left` is ours: we hung up on purpose.
 PROPER = ("answered", "refused", "ended", "left")
-# A request of a crashed worker that cannot be answered any more; the server is not to blame for it
-# where the worker was killed by somebody else.
+# An api_error: the worker crashed, or cannot be had. Clean, but no answer to a shortage of memory;
+# the server is not to blame for it where somebody else broke the worker.
 FAILED = "failed"
-IMPROPER = ("silent", "reset", "hung", "malformed")
 ERROR_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
                404: "not_found_error", 405: "invalid_request_error",
                413: "request_too_large", 431: "invalid_request_error", 500: "api_error",
@@ -127,7 +126,9 @@ def error_fault(status, headers, content, strict=True):
         return f"no error object: {content[:120]!r}"
     if not strict:
         return ""
-    if parsed.get("type") != "error" or error.get("type") != ERROR_TYPES.get(status):
+    # A model that cannot be loaded for good is a 503 of type api_error.
+    expected = (ERROR_TYPES.get(status), "api_error" if status == 503 else None)
+    if parsed.get("type") != "error" or error.get("type") not in expected:
         return f"status {status} with {error.get('type')}"
     missing = [name for name in ("x-memory-status", "x-available-memory-gb", "request-id")
                if not headers.get(name)]
@@ -135,7 +136,8 @@ def error_fault(status, headers, content, strict=True):
         return f"without {', '.join(missing)}"
     if parsed.get("request_id") != headers["request-id"]:
         return "the request_id is not the header's"
-    if status in (503, 529) and not 1 <= int(headers.get("retry-after", 0)) <= 60:
+    patient = error["type"] == "overloaded_error"
+    if patient and not 1 <= int(headers.get("retry-after", 0)) <= 60:
         return f"retry-after {headers.get('retry-after')}"
     return ""
 
@@ -144,12 +146,13 @@ class Ask:
     """One request to /v1/messages. `strict`: demand all that Pensieve promises of an error."""
 
     def __init__(self, port, content, *, deadline=60.0, strict=True, pace=None, leave_after=None,
-                 receive_buffer=None, path="/v1/messages"):
+                 receive_buffer=None, gate=None, path="/v1/messages"):
         self.port, self.path = port, path
         self.content = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.deadline, self.strict, self.pace = deadline, strict, pace
         self.leave_after = leave_after  # Pieces of text after which we hang up.
         self.receive_buffer = receive_buffer
+        self.gate = gate  # An asyncio.Event: nothing is read behind the head until it is set.
         self.outcome = Outcome()
         self.texts = 0
         self.on_text = None
@@ -198,6 +201,8 @@ class Ask:
     async def _take(self, reader):
         outcome = self.outcome
         outcome.status, outcome.headers = await reader.head()
+        if self.gate and outcome.status == 200:
+            await self.gate.wait()
         if outcome.headers.get("content-type", "").startswith("text/event-stream"):
             await self._take_stream(reader)
             return
@@ -214,8 +219,9 @@ class Ask:
         fault = error_fault(outcome.status, outcome.headers, content, self.strict)
         if fault:
             raise Malformed(fault)
-        outcome.kind = FAILED if outcome.status == 500 else "refused"
-        outcome.detail = json.loads(content)["error"]["message"]
+        error = json.loads(content)["error"]
+        outcome.kind = FAILED if error.get("type") == "api_error" else "refused"
+        outcome.detail = error["message"]
 
     async def _take_stream(self, reader):
         """A stream is whole when its last event is its only end, and its last chunk has come."""
