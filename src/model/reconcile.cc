@@ -132,7 +132,11 @@ void Reconciler::end() {
   begun_ = false;
   run_ = {};
   remembered_above_ = Bytes();
-  status_ = {.drifts = status_.drifts, .raised = status_.raised, .lowered = status_.lowered};
+  Status left;
+  left.drifts = status_.drifts;
+  left.raised = status_.raised;
+  left.lowered = status_.lowered;
+  status_ = left;
 }
 
 }  // namespace pensieve::model
