@@ -69,6 +69,9 @@ gateway::ServerOptions server_options(const config::Settings& settings, model::M
   options.monitor.floors = floors;
   options.monitor.recovery_hold = std::chrono::milliseconds(settings.memory.recovery_hold_ms);
   options.signals = memory::open_machine_signals();
+  options.governor.floors = floors;
+  options.governor.shut_down_on_emergency =
+      settings.memory.on_emergency == config::EmergencyChoice::kShutDown;
   options.pool.model = std::move(model);
   options.pool.worker_program = settings.worker.program;
   options.pool.context_tokens = settings.context;

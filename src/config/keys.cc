@@ -17,6 +17,7 @@ constexpr double kFloorLeastGb = 0.001;
 constexpr double kFloorMostGb = 1024 * 1024;
 
 constexpr std::array kEngines{EngineChoice::kAuto, EngineChoice::kLlama, EngineChoice::kScripted};
+constexpr std::array kEmergencyChoices{EmergencyChoice::kDropEngines, EmergencyChoice::kShutDown};
 constexpr std::array kSeverities{log::Severity::kDebug, log::Severity::kInfo,
                                  log::Severity::kWarning, log::Severity::kError};
 
@@ -50,10 +51,13 @@ constexpr Key kKeys[] = {
      "Below this is Critical: new requests get 503, running ones go on."},
     {"memory.emergency_gb", "", [](Settings& s) -> Field { return &s.memory.emergency_gb; },
      kFloorLeastGb, kFloorMostGb, "GB of 2^30 bytes",
-     "Below this is Emergency: 503; a worker drops its caches before it refuses."},
+     "Below this is Emergency: 503; running requests end, newest first, then engines are dropped."},
     {"memory.recovery_hold_ms", "", [](Settings& s) -> Field { return &s.memory.recovery_hold_ms; },
      1, 600'000, "milliseconds",
      "How long memory must stay better before the level follows; keeps admission from flapping."},
+    {"memory.on_emergency", "", [](Settings& s) -> Field { return &s.memory.on_emergency; }, 0, 0,
+     "",
+     "What an Emergency that outlasts the engines leads to: the server goes on refusing, or ends."},
 
     {"server.queue_max", "", [](Settings& s) -> Field { return &s.server.queue_max; }, 1, 4096,
      "requests", "Most requests that wait for a place; the next one gets 529."},
@@ -178,6 +182,9 @@ struct Store {
     return true;
   }
   bool operator()(EngineChoice* out) const { return store_choice(kEngines, value, *out); }
+  bool operator()(EmergencyChoice* out) const {
+    return store_choice(kEmergencyChoices, value, *out);
+  }
   bool operator()(log::Severity* out) const { return store_choice(kSeverities, value, *out); }
 };
 
@@ -201,6 +208,7 @@ struct Expected {
   std::string operator()(std::uint32_t*) const { return range("a whole number"); }
   std::string operator()(double*) const { return range("a number"); }
   std::string operator()(EngineChoice*) const { return one_of(kEngines); }
+  std::string operator()(EmergencyChoice*) const { return one_of(kEmergencyChoices); }
   std::string operator()(log::Severity*) const { return one_of(kSeverities); }
 };
 
@@ -216,6 +224,7 @@ struct Text {
   }
   std::string operator()(const double* number) const { return fmt::format("{}", *number); }
   std::string operator()(const EngineChoice* choice) const { return quoted(name(*choice)); }
+  std::string operator()(const EmergencyChoice* choice) const { return quoted(name(*choice)); }
   std::string operator()(const log::Severity* choice) const { return quoted(name(*choice)); }
   template <std::unsigned_integral Integer>
   std::string operator()(const Integer* integer) const {
@@ -233,6 +242,16 @@ std::string_view name(EngineChoice engine) {
       return "llama";
     case EngineChoice::kScripted:
       return "scripted";
+  }
+  PENSIEVE_CHECK(false);
+}
+
+std::string_view name(EmergencyChoice choice) {
+  switch (choice) {
+    case EmergencyChoice::kDropEngines:
+      return "drop-engines";
+    case EmergencyChoice::kShutDown:
+      return "shutdown";
   }
   PENSIEVE_CHECK(false);
 }

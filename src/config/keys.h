@@ -18,8 +18,9 @@ namespace pensieve::config {
 using Value = std::variant<std::string, std::int64_t, double, std::vector<std::string>>;
 
 /// Where in a Settings the value of a key lives; the alternative is its type.
-using Field = std::variant<std::string*, std::uint16_t*, std::uint32_t*, double*,
-                           std::vector<std::string>*, EngineChoice*, log::Severity*>;
+using Field =
+    std::variant<std::string*, std::uint16_t*, std::uint32_t*, double*, std::vector<std::string>*,
+                 EngineChoice*, EmergencyChoice*, log::Severity*>;
 
 struct Key {
   std::string_view path;  // "memory.critical_gb"; without a dot at the top level.

@@ -17,6 +17,12 @@ enum class EngineChoice : std::uint8_t {
   kScripted,
 };
 
+/// What an Emergency that lasts leads to, once running requests and engines have been ended.
+enum class EmergencyChoice : std::uint8_t {
+  kDropEngines,  // The front door stays and answers 503.
+  kShutDown,     // The server ends.
+};
+
 struct Settings {
   std::string host = "127.0.0.1";
   std::uint16_t port = 7777;  // 0: any free one.
@@ -35,6 +41,7 @@ struct Settings {
     double critical_gb = 1;
     double emergency_gb = 0.5;
     std::uint32_t recovery_hold_ms = 1000;
+    EmergencyChoice on_emergency = EmergencyChoice::kDropEngines;
   } memory;
 
   struct Server {
@@ -57,6 +64,7 @@ struct Settings {
 };
 
 std::string_view name(EngineChoice engine);     // "auto", "llama", "scripted"
+std::string_view name(EmergencyChoice choice);  // "drop-engines", "shutdown"
 std::string_view name(log::Severity severity);  // "debug", "info", "warning", "error"
 
 /// True for 127.0.0.0/8, ::1 and "localhost": what only this machine can reach.

@@ -92,7 +92,7 @@ class Bench {
   explicit Bench(const memory::Floors& floors)
       : monitor_(source_, clock_, {.floors = floors}),
         pool_(io_.get_executor(), clock_, monitor_, ledger_, {}),
-        service_(pool_, monitor_, ledger_, clock_, {}, [] {}),
+        service_(pool_, monitor_, ledger_, governor_, clock_, {}, [] {}),
         acceptor_(io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0)) {}
 
   GuardProof prove(const Case& wanted) {
@@ -124,6 +124,7 @@ class Bench {
   HastyClock clock_;
   memory::Monitor monitor_;
   memory::Ledger ledger_;
+  memory::Governor governor_{memory::Governor::Options()};
   model::Pool pool_;
   Service service_;
   tcp::acceptor acceptor_;

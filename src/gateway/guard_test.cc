@@ -158,7 +158,7 @@ TEST(MemoryGuard, ARunningRequestGoesOnWhenMemoryFallsBelowTheFloor) {
   HttpProbe running = server.connect();
   running.send(ask_stream("delay 5; repeat 20 word"));
   EXPECT_EQ(running.head().status, 200U);
-  server.set_available(100_MiB);
+  server.set_available(512_MiB);
   EXPECT_EQ(server.answer(ask("say hello")).status, 503U);
   EXPECT_TRUE(running.event_names().ends_with("message_stop"));
 }
@@ -196,23 +196,30 @@ TEST(MemoryGuard, HealthTellsTheMemoryExactly) {
   EXPECT_EQ(server.answer(get("/health")).body,
             R"({"status":"healthy","service":"pensieve-anthropic-proxy","memory":{"status":)"
             R"("Safe","available_gb":"8.00","accepting_requests":true,"limited_by":"machine",)"
-            R"("total_gb":"16.00"},"model":{"id":"scripted","state":"unloaded"},)" +
+            R"("total_gb":"16.00"},"model":{"id":"scripted","state":"unloaded"},)"
+            R"("pressure":{"rung":"none","whose":"none","done":[]},)" +
                 kNoForecast);
   server.set_available(768_MiB);
   const Answer degraded = server.answer(get("/health"));
   EXPECT_EQ(degraded.status, 200U);
+  constexpr std::string_view kMeasures =
+      R"("done":["caches stop growing","prompts are processed in smaller steps",)"
+      R"("prefixes in RAM go to disk and unused KV cells are given back",)"
+      R"("models that serve nobody are unloaded","new requests are refused"]},)";
   EXPECT_EQ(degraded.body,
             R"({"status":"degraded","service":"pensieve-anthropic-proxy","memory":{"status":)"
             R"("Critical","available_gb":"0.75","accepting_requests":false,"limited_by":)"
-            R"("machine","total_gb":"16.00"},"model":{"id":"scripted","state":"unloaded"},)" +
-                kNoForecast);
+            R"("machine","total_gb":"16.00"},"model":{"id":"scripted","state":"unloaded"},)"
+            R"("pressure":{"rung":"refuse","whose":"others",)" +
+                std::string(kMeasures) + kNoForecast);
   server.memory.fail("no such file");
   server.let_pass(seconds(4));
   EXPECT_EQ(server.answer(get("/health")).body,
             R"({"status":"degraded","service":"pensieve-anthropic-proxy","memory":{"status":)"
             R"("Critical","available_gb":"unknown","accepting_requests":false,)"
-            R"("reading_failed":"no such file"},"model":{"id":"scripted","state":"unloaded"},)" +
-                kNoForecast);
+            R"("reading_failed":"no such file"},"model":{"id":"scripted","state":"unloaded"},)"
+            R"("pressure":{"rung":"refuse","whose":"unknown",)" +
+                std::string(kMeasures) + kNoForecast);
 }
 
 TEST(MemoryGuard, BothHeadersAreOnEveryAnswer) {

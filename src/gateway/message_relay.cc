@@ -168,7 +168,9 @@ bool MessageRelay::cover(std::size_t call_bytes, std::size_t answer_bytes) {
 
 void MessageRelay::end_early(const api::ApiError& error) {
   early_end_ = error;
-  if (call_ != nullptr) call_->interrupt();
+  if (call_ == nullptr) return;
+  call_->cancel();
+  call_->interrupt();
 }
 
 asio::awaitable<MessageRelay::Outcome> MessageRelay::relay(worker::Call& call) {

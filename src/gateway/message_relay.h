@@ -40,8 +40,9 @@ class MessageRelay {
   MessageRelay& operator=(const MessageRelay&) = delete;
 
   /// Ends the request with `error` as soon as it can: at its next event, or when its model is
-  /// there.
+  /// there. What the worker does for it ends at once, also where the client is slow to read.
   void end_early(const api::ApiError& error);
+  bool ends_early() const { return early_end_.has_value(); }
 
   /// What the caller still has to answer with, where nothing was sent; empty where all is done.
   boost::asio::awaitable<std::optional<api::ApiError>> run();

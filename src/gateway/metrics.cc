@@ -13,7 +13,6 @@ constexpr std::array kLevels{Level::kSafe, Level::kCaution, Level::kWarning, Lev
                              Level::kEmergency};
 constexpr std::array kDrifts{model::Drift::kUnknown, model::Drift::kWithin, model::Drift::kAbove,
                              model::Drift::kBelow};
-constexpr std::array kStates{model::State::kUnloaded, model::State::kLoading, model::State::kReady};
 
 std::string scope_name(memory::Scope scope) {
   return scope == memory::Scope::kOwn ? "own" : "machine";
@@ -118,6 +117,38 @@ void add_buffers(MetricPage& page, const BufferAccount& buffers) {
   page.sample(number(buffers.bytes_max()));
 }
 
+void add_pressure(MetricPage& page, const memory::Governor::Status& status) {
+  using memory::Deed;
+  using memory::Rung;
+  using memory::Whose;
+  constexpr std::array kWhose{Whose::kNone, Whose::kOurs, Whose::kOthers, Whose::kUnknown};
+  page.gauge("pensieve_pressure_rung", "flag",
+             "1 for the rung of the ladder that is in force, 0 for the others.", {"rung"});
+  for (std::size_t i = 0; i < memory::kRungCount; ++i) {
+    const Rung rung = static_cast<Rung>(i);
+    page.sample(rung == status.rung ? 1 : 0, {std::string(memory::name(rung))});
+  }
+  page.gauge("pensieve_pressure_whose", "flag", "1 for whose memory it is that is missing.",
+             {"whose"});
+  for (const Whose whose : kWhose) {
+    page.sample(whose == status.whose ? 1 : 0, {std::string(memory::name(whose))});
+  }
+  page.counter("pensieve_pressure_transitions_total", "moves",
+               "How often a rung of the ladder was entered or left.", {"rung", "move"});
+  for (std::size_t i = 1; i < memory::kRungCount; ++i) {
+    const std::string rung(memory::name(static_cast<Rung>(i)));
+    page.sample(number(status.entered.at(i)), {rung, "entered"});
+    page.sample(number(status.left.at(i)), {rung, "left"});
+  }
+  page.counter("pensieve_pressure_deeds_total", "deeds",
+               "What was done to free memory: requests ended, models unloaded, loads stopped, "
+               "engines dropped.",
+               {"deed"});
+  for (std::size_t i = 0; i < memory::kDeedCount; ++i) {
+    page.sample(number(status.deeds.at(i)), {std::string(memory::name(static_cast<Deed>(i)))});
+  }
+}
+
 void add_model(MetricPage& page, std::string_view model, const model::Pool::Status& status) {
   const std::string id(model);
   const bool ready = status.state == model::State::kReady;
@@ -126,7 +157,7 @@ void add_model(MetricPage& page, std::string_view model, const model::Pool::Stat
   };
   page.gauge("pensieve_model_state", "flag", "1 for the state that the model is in.",
              {"model", "state"});
-  for (const model::State state : kStates) {
+  for (const model::State state : model::kStates) {
     page.sample(state == status.state ? 1 : 0, {id, std::string(model::name(state))});
   }
   page.gauge("pensieve_model_context_tokens", "tokens", "The window that clients may use.",

@@ -8,6 +8,7 @@
 #include "gateway/buffer_account.h"
 #include "gateway/metric_page.h"
 #include "gateway/traffic.h"
+#include "memory/governor.h"
 #include "memory/ledger.h"
 #include "memory/monitor.h"
 #include "model/pool.h"
@@ -19,6 +20,7 @@ void add_memory(MetricPage& page, const memory::Monitor::Status& status);
 void add_forecast(MetricPage& page, const memory::Forecast& forecast);
 void add_ledger(MetricPage& page, const memory::Ledger& ledger);
 void add_buffers(MetricPage& page, const BufferAccount& buffers);
+void add_pressure(MetricPage& page, const memory::Governor::Status& status);
 /// Figures of a worker are there only while there is one that is ready.
 void add_model(MetricPage& page, std::string_view model, const model::Pool::Status& status);
 void add_traffic(MetricPage& page, const Traffic& traffic, std::uint32_t requests_active);

@@ -36,6 +36,7 @@ MetricPage whole_page() {
   memory::Monitor monitor(source, clock, {});
   add_ledger(page, ledger);
   add_buffers(page, BufferAccount(ledger, monitor, {}));
+  add_pressure(page, memory::Governor::Status());
   add_model(page, "m", model);
   add_traffic(page, traffic, 0);
   return page;

@@ -21,6 +21,7 @@
 #include "base/timer.h"
 #include "gateway/connection_table.h"
 #include "gateway/memory_log.h"
+#include "gateway/pressure_control.h"
 #include "memory/ledger.h"
 
 namespace pensieve::gateway {
@@ -50,9 +51,13 @@ class Server {
         clock_(clock),
         io_(1),
         monitor_(source, options.signals.get(), clock, options.monitor),
+        governor_(options.governor),
         pool_(io_.get_executor(), clock, monitor_, ledger_, options.pool),
-        service_(pool_, monitor_, ledger_, clock, options.service,
+        service_(pool_, monitor_, ledger_, governor_, clock, options.service,
                  [this] { begin_drain("a stop request"); }),
+        pressure_(
+            governor_, monitor_, pool_, service_, clock,
+            [this] { begin_drain("an emergency that lasts, as [memory] on_emergency says"); }),
         acceptor_(io_),
         connections_(connections_that_fit(options.connections_max)),
         signals_(io_),
@@ -75,8 +80,10 @@ class Server {
   asio::io_context io_;
   memory::Monitor monitor_;
   memory::Ledger ledger_;
+  memory::Governor governor_;
   model::Pool pool_;
   Service service_;
+  PressureControl pressure_;
   tcp::acceptor acceptor_;
   ConnectionTable connections_;
   asio::signal_set signals_;
@@ -197,6 +204,7 @@ asio::awaitable<void> Server::sample_memory() {
     monitor_.set_held(pool_.status().heartbeat.anonymous);
     monitor_.sample();
     memory_log_.note(monitor_.status(), monitor_.forecast());
+    pressure_.tick();
     sample_timer_.expires_after(monitor_.sample_interval());
     const auto [error] = co_await sample_timer_.async_wait(kNoThrow);
     if (error || drained_) co_return;

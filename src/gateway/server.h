@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "gateway/connection.h"
 #include "gateway/service.h"
+#include "memory/governor.h"
 #include "memory/memory_source.h"
 #include "memory/monitor.h"
 #include "memory/signal_source.h"
@@ -28,6 +29,7 @@ struct ServerOptions {
   Service::Options service;
   memory::Monitor::Options monitor;
   std::shared_ptr<memory::SignalSource> signals;  // Beside the available figure; empty: none.
+  memory::Governor::Options governor;
   model::Pool::Options pool;
 };
 

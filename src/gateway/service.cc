@@ -31,15 +31,15 @@ constexpr unsigned kBufferRetryAfterSeconds = 2;
 /// Keeps a request listed for as long as it lives, on every way out.
 class Listed {
  public:
-  Listed(std::set<MessageRelay*>& list, MessageRelay& relay) : list_(list), relay_(&relay) {
-    list_.insert(relay_);
+  Listed(std::vector<MessageRelay*>& list, MessageRelay& relay) : list_(list), relay_(&relay) {
+    list_.push_back(relay_);
   }
-  ~Listed() { list_.erase(relay_); }
+  ~Listed() { std::erase(list_, relay_); }
   Listed(const Listed&) = delete;
   Listed& operator=(const Listed&) = delete;
 
  private:
-  std::set<MessageRelay*>& list_;
+  std::vector<MessageRelay*>& list_;
   MessageRelay* relay_;
 };
 
@@ -74,14 +74,15 @@ api::ApiError error_for(const model::LoadFailure& failure) {
 }
 
 Service::Service(model::Pool& pool, memory::Monitor& monitor, memory::Ledger& ledger,
-                 const Clock& clock, Options options, std::function<void()> on_stop)
+                 const memory::Governor& governor, const Clock& clock, Options options,
+                 std::function<void()> on_stop)
     : pool_(pool),
       monitor_(monitor),
       clock_(clock),
       options_(std::move(options)),
       on_stop_(std::move(on_stop)),
       buffers_(ledger, monitor, options_.buffers),
-      pages_(pool, monitor, ledger, buffers_, traffic_) {}
+      pages_(pool, monitor, ledger, buffers_, governor, clock, traffic_) {}
 
 asio::awaitable<void> Service::serve(Exchange& exchange) {
   const std::string request_id = api::new_id("req_");
@@ -158,8 +159,23 @@ std::optional<api::ApiError> Service::refusal() {
 }
 
 void Service::end_running(const api::ApiError& error) {
-  const std::vector<MessageRelay*> running(running_.begin(), running_.end());
-  for (MessageRelay* relay : running) relay->end_early(error);
+  while (end_newest(error)) {
+  }
+}
+
+bool Service::end_newest(const api::ApiError& error) {
+  const auto newest = std::find_if(running_.rbegin(), running_.rend(),
+                                   [](const MessageRelay* relay) { return !relay->ends_early(); });
+  if (newest == running_.rend()) return false;
+  (*newest)->end_early(error);
+  return true;
+}
+
+std::uint32_t Service::requests_running() const {
+  const auto running =
+      std::count_if(running_.begin(), running_.end(),
+                    [](const MessageRelay* relay) { return !relay->ends_early(); });
+  return static_cast<std::uint32_t>(running);
 }
 
 std::expected<void, api::ApiError> Service::check_model(std::string_view model) const {

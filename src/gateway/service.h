@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +16,7 @@
 #include "gateway/exchange.h"
 #include "gateway/status_pages.h"
 #include "gateway/traffic.h"
+#include "memory/governor.h"
 #include "memory/ledger.h"
 #include "memory/monitor.h"
 #include "model/pool.h"
@@ -38,8 +38,9 @@ class Service final : public RequestSink {
     BufferAccount::Options buffers;
   };
 
-  Service(model::Pool& pool, memory::Monitor& monitor, memory::Ledger& ledger, const Clock& clock,
-          Options options, std::function<void()> on_stop);
+  Service(model::Pool& pool, memory::Monitor& monitor, memory::Ledger& ledger,
+          const memory::Governor& governor, const Clock& clock, Options options,
+          std::function<void()> on_stop);
 
   boost::asio::awaitable<void> serve(Exchange& exchange) override;
   HttpResponse protocol_error(unsigned status, std::string message) override;
@@ -52,6 +53,11 @@ class Service final : public RequestSink {
   void begin_drain() { draining_ = true; }
   /// Ends every running request with `error`, each in the way that its client understands.
   void end_running(const api::ApiError& error);
+  /// The same for the one that came last of those that were not told to end yet. False where there
+  /// is none.
+  bool end_newest(const api::ApiError& error);
+  /// Requests that were not told to end; some of the others may wait for a slow client.
+  std::uint32_t requests_running() const;
   std::uint32_t requests_active() const { return static_cast<std::uint32_t>(running_.size()); }
 
  private:
@@ -90,7 +96,7 @@ class Service final : public RequestSink {
   Traffic traffic_;
   StatusPages pages_;
   bool draining_ = false;
-  std::set<MessageRelay*> running_;  // Requests in messages() now.
+  std::vector<MessageRelay*> running_;  // Requests in messages() now, the newest last.
 };
 
 /// The API's error for a model that cannot be had.

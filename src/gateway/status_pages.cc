@@ -74,6 +74,10 @@ HttpResponse StatusPages::health(const Serving& serving) {
   if (status.total) memory["total_gb"] = memory::gb_text(*status.total);
   if (!status.worsened_by.empty()) memory["worsened_by"] = status.worsened_by;
   if (!status.last_failure.empty()) memory["reading_failed"] = status.last_failure;
+  const memory::Governor::Status governed = governor_.status(clock_.now());
+  json::object pressure{{"rung", memory::name(governed.rung)},
+                        {"whose", memory::name(governed.whose)},
+                        {"done", json::array(governed.done.begin(), governed.done.end())}};
   return json_page(
       {{"status", accepting          ? "healthy"
                   : serving.draining ? "draining"
@@ -81,6 +85,7 @@ HttpResponse StatusPages::health(const Serving& serving) {
        {"service", "pensieve-anthropic-proxy"},
        {"memory", std::move(memory)},
        {"model", {{"id", pool_.model().id}, {"state", model::name(pool_.status().state)}}},
+       {"pressure", std::move(pressure)},
        {"forecast", forecast_object(monitor_.forecast())}});
 }
 
@@ -91,6 +96,7 @@ HttpResponse StatusPages::metrics(const Serving& serving) {
   add_forecast(page, monitor_.forecast());
   add_ledger(page, ledger_);
   add_buffers(page, buffers_);
+  add_pressure(page, governor_.status(clock_.now()));
   add_model(page, pool_.model().id, pool_.status());
   add_traffic(page, traffic_, serving.requests_active);
   HttpResponse response;

@@ -6,9 +6,11 @@
 #include <optional>
 #include <string_view>
 
+#include "base/clock.h"
 #include "gateway/buffer_account.h"
 #include "gateway/exchange.h"
 #include "gateway/traffic.h"
+#include "memory/governor.h"
 #include "memory/ledger.h"
 #include "memory/monitor.h"
 #include "model/pool.h"
@@ -30,8 +32,15 @@ class StatusPages {
   };
 
   StatusPages(const model::Pool& pool, memory::Monitor& monitor, const memory::Ledger& ledger,
-              const BufferAccount& buffers, const Traffic& traffic)
-      : pool_(pool), monitor_(monitor), ledger_(ledger), buffers_(buffers), traffic_(traffic) {}
+              const BufferAccount& buffers, const memory::Governor& governor, const Clock& clock,
+              const Traffic& traffic)
+      : pool_(pool),
+        monitor_(monitor),
+        ledger_(ledger),
+        buffers_(buffers),
+        governor_(governor),
+        clock_(clock),
+        traffic_(traffic) {}
 
   static bool has(std::string_view path);
 
@@ -49,6 +58,8 @@ class StatusPages {
   memory::Monitor& monitor_;
   const memory::Ledger& ledger_;
   const BufferAccount& buffers_;
+  const memory::Governor& governor_;
+  const Clock& clock_;
   const Traffic& traffic_;
 };
 

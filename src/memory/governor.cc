@@ -79,6 +79,12 @@ std::string_view description(Rung rung) {
   return kDescriptions.at(index(rung));
 }
 
+std::string_view name(Deed deed) {
+  constexpr std::array<std::string_view, kDeedCount> kNames{"ended_request", "unloaded_model",
+                                                            "stopped_load", "dropped_engine"};
+  return kNames.at(static_cast<std::size_t>(deed));
+}
+
 std::string_view name(Whose whose) {
   switch (whose) {
     case Whose::kNone:

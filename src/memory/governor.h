@@ -122,6 +122,7 @@ std::string describe_move(Rung from, Rung to, const Situation& situation);
 /// What was done against pressure, for status(). Counted by those who do it.
 enum class Deed : std::uint8_t { kEndedRequest, kUnloadedModel, kStoppedLoad, kDroppedEngine };
 inline constexpr std::size_t kDeedCount = 4;
+std::string_view name(Deed deed);  // "ended_request", "unloaded_model", ...
 
 /// Climbs and descends the ladder.
 ///
@@ -179,6 +180,7 @@ class Governor {
   /// Something that was ordered has been done.
   void record(Deed deed);
 
+  Rung rung() const { return rung_; }
   Status status(TimePoint now) const;
 
  private:

@@ -12,6 +12,7 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "base/log.h"
+#include "memory/admission.h"
 #include "memory/report.h"
 
 namespace pensieve::model {
@@ -31,6 +32,8 @@ constexpr Duration kAnswerWait = std::chrono::minutes(10);
 constexpr Duration kPlanWaitLeast = std::chrono::seconds(10);
 /// How long a worker that could not load may take to stop when asked.
 constexpr Duration kFailedWorkerGrace = std::chrono::seconds(1);
+/// The same for one that is idle: it has nothing to finish, so what takes longer hangs.
+constexpr Duration kUnloadGrace = std::chrono::seconds(1);
 
 LoadFailure broken(std::string message) {
   return {LoadFailure::Kind::kBroken, std::move(message)};
@@ -46,6 +49,8 @@ std::string_view name(State state) {
       return "loading";
     case State::kReady:
       return "ready";
+    case State::kUnloading:
+      return "unloading";
   }
   return "unloaded";
 }
@@ -64,11 +69,13 @@ Pool::~Pool() = default;
 
 void Pool::enter(State state) {
   state_ = state;
-  if (state == State::kReady) ready_since_ = clock_.now();
+  if (state == State::kReady) ready_since_ = used_at_ = clock_.now();
   if (state == State::kUnloaded) {
     link_.reset();
     reservation_.reset();
     reconciler_.end();
+    stopped_.reset();
+    dropped_ = false;
   }
   changed_.cancel();
 }
@@ -76,7 +83,10 @@ void Pool::enter(State state) {
 asio::awaitable<Pool::Acquired> Pool::acquire() {
   bool tried = false;
   while (true) {
-    if (state_ == State::kReady && link_->usable()) co_return link_;
+    if (state_ == State::kReady && link_->usable() && !dropped_) {
+      used_at_ = clock_.now();
+      co_return link_;
+    }
     if (state_ == State::kUnloaded) {
       if (failure_ && (tried || clock_.now() < retry_not_before_)) {
         co_return std::unexpected(*failure_);
@@ -88,8 +98,8 @@ asio::awaitable<Pool::Acquired> Pool::acquire() {
     }
     // Who waited for a load shares its outcome, also a bad one.
     if (state_ == State::kLoading) tried = true;
-    // Loading, or ready with a worker whose end is not classified yet: both change soon. The timer
-    // never runs out; setting it anew here would wake all others who wait.
+    // Loading, unloading, or ready with a worker whose end is not classified yet: all change soon.
+    // The timer never runs out; setting it anew here would wake all others who wait.
     co_await changed_.async_wait(asio::as_tuple(asio::use_awaitable));
   }
 }
@@ -99,6 +109,7 @@ asio::awaitable<void> Pool::load_and_tell() {
   if (loaded && link_->gone()) {
     loaded = std::unexpected(broken("the worker ended as soon as it was ready"));
   }
+  if (stopped_) loaded = std::unexpected(*stopped_);
   if (loaded) {
     failure_.reset();
     backoff_ = {};
@@ -106,6 +117,7 @@ asio::awaitable<void> Pool::load_and_tell() {
     co_return;
   }
   failure_ = loaded.error();
+  if (failure_->kind == LoadFailure::Kind::kNotNow) ++refusals_;
   log::warning("the model {} is not loaded: {}", options_.model.id, failure_->message);
   if (failure_->kind != LoadFailure::Kind::kNotNow) {
     backoff_ = std::clamp(backoff_ * 2, kBackoffFirst, kBackoffMax);
@@ -127,6 +139,7 @@ asio::awaitable<void> Pool::end_failed_worker() {
 }
 
 asio::awaitable<Pool::Loaded> Pool::load() {
+  if (const auto refused = refusal_before_start()) co_return std::unexpected(*refused);
   const std::uint64_t generation = ++generation_;
   reconciler_.set_key(estimate_key(options_.model.path, options_.model.engine,
                                    options_.sequences_max, kStepTokensMax));
@@ -256,6 +269,17 @@ std::expected<memory::Reservation, LoadFailure> Pool::reserve(const engine::Plan
                                    ever ? LoadFailure::Kind::kNotNow : LoadFailure::Kind::kNever));
 }
 
+/// A model that was loaded before needs no worker to tell that nothing can be loaded at this level;
+/// the first time there is one, because only a plan tells "not now" from "never".
+std::optional<LoadFailure> Pool::refusal_before_start() {
+  if (!info_) return std::nullopt;
+  const memory::Admission admission = memory::decide(monitor_.check());
+  const auto* refuse = std::get_if<memory::Refuse>(&admission);
+  if (refuse == nullptr) return std::nullopt;
+  return LoadFailure{LoadFailure::Kind::kNotNow,
+                     fmt::format("model {} is not loaded: {}", options_.model.id, refuse->reason)};
+}
+
 LoadFailure Pool::too_large(const engine::Plan& plan, const std::string& why,
                             LoadFailure::Kind kind) const {
   return {kind,
@@ -289,13 +313,15 @@ std::vector<std::string> Pool::worker_args() const {
 
 void Pool::on_worker_end(std::uint64_t generation, const worker::WorkerGone& gone) {
   ++ends_[gone.end];
-  if (generation != generation_ || state_ != State::kReady) return;  // load() sees it itself.
+  const bool lives = state_ == State::kReady || state_ == State::kUnloading;
+  if (generation != generation_ || !lives) return;  // load() sees it itself.
   enter(State::kUnloaded);
 }
 
 void Pool::settle() {
   if (state_ != State::kReady || !reservation_) return;
   link_->set_reserved(reservation_->held());
+  if (link_->calls_running() > 0) used_at_ = clock_.now();
   const worker::Heartbeat& heartbeat = link_->last_heartbeat();
   reconciler_.tick(*reservation_, {.resident = heartbeat.resident,
                                    .anonymous = heartbeat.anonymous,
@@ -307,6 +333,34 @@ void Pool::shut_down(Duration grace) {
   if (link_) link_->shut_down(grace);
 }
 
+bool Pool::unload(std::string_view why) {
+  if (state_ != State::kReady || link_->gone() || link_->calls_running() > 0) return false;
+  log::warning("unloading the model {}, which nobody uses: {}", options_.model.id, why);
+  link_->shut_down(kUnloadGrace);
+  enter(State::kUnloading);
+  return true;
+}
+
+bool Pool::stop_load(std::string_view why) {
+  if (state_ != State::kLoading || stopped_ || !link_ || link_->gone()) return false;
+  log::warning("stopping the load of the model {}: {}", options_.model.id, why);
+  stopped_ = LoadFailure{LoadFailure::Kind::kNotNow,
+                         fmt::format("the load of model {} was stopped to keep memory free: {}",
+                                     options_.model.id, why)};
+  link_->kill(worker::WorkerEnd::kKilledForMemory);
+  return true;
+}
+
+bool Pool::drop(std::string_view why) {
+  if (state_ == State::kLoading) return stop_load(why);
+  if (!link_ || link_->gone() || dropped_) return false;
+  dropped_ = true;
+  log::error("killing worker {} of the model {} to free its memory: {}", link_->pid(),
+             options_.model.id, why);
+  link_->kill(worker::WorkerEnd::kKilledForMemory);
+  return true;
+}
+
 Pool::Status Pool::status() const {
   Status status;
   status.state = state_;
@@ -314,11 +368,15 @@ Pool::Status Pool::status() const {
   status.ends = ends_;
   if (reservation_) status.reserved = reservation_->held();
   status.reconciliation = reconciler_.status();
+  status.refusals = refusals_;
+  if (state_ == State::kUnloading) status.heartbeat = link_->last_heartbeat();
   if (state_ == State::kReady) {
     status.pid = link_->pid();
     status.heartbeat = link_->last_heartbeat();
     status.protections = link_->protections();
     status.uptime = clock_.now() - ready_since_;
+    status.calls_running = link_->calls_running();
+    if (status.calls_running == 0) status.idle_for = clock_.now() - used_at_;
   }
   return status;
 }

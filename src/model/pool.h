@@ -2,6 +2,7 @@
 // requests.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <expected>
 #include <functional>
@@ -9,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <boost/asio/any_io_executor.hpp>
@@ -36,11 +38,16 @@ struct LoadFailure {
   std::string message;
 };
 
-///  kUnloaded ──acquire()──> kLoading ──loaded──> kReady
-///      ^                       │ failed             │ worker ended
-///      └───────────────────────┴────────────────────┘
-enum class State : std::uint8_t { kUnloaded, kLoading, kReady };
-std::string_view name(State state);  // "unloaded", "loading", "ready"
+///  kUnloaded ──acquire()──> kLoading ──loaded──> kReady ──unload()──> kUnloading
+///      ^                       │ failed, stopped   │ worker ended         │ worker ended
+///      └───────────────────────┴───────────────────┴──────────────────────┘
+///
+/// While kUnloading the worker finishes what it is doing (nothing, unless it hangs) and ends;
+/// requests that come meanwhile wait for that and load anew. All arrows are taken by enter().
+enum class State : std::uint8_t { kUnloaded, kLoading, kReady, kUnloading };
+inline constexpr std::array kStates{State::kUnloaded, State::kLoading, State::kReady,
+                                    State::kUnloading};
+std::string_view name(State state);  // "unloaded", "loading", "ready", "unloading"
 
 /// One model and its worker. Memory is promised before a worker may load, and given back when the
 /// worker is gone: the reservation lives exactly as long as the process that it is for.
@@ -68,12 +75,15 @@ class Pool {
   struct Status {
     State state = State::kUnloaded;
     std::optional<engine::ModelInfo> info;  // Of the last load that succeeded.
-    pid_t pid = 0;                          // Where ready.
-    worker::Heartbeat heartbeat;
-    Protections protections;  // Of the worker, where ready.
+    pid_t pid = 0;                          // Where ready, as are the next four.
+    worker::Heartbeat heartbeat;            // Also while unloading: what it still holds.
+    Protections protections;                // Of the worker.
+    std::uint32_t calls_running = 0;        // Requests of ours that the worker works for.
+    Duration idle_for{};                    // Since there were none, to a tick of settle().
     Bytes reserved;
     Reconciler::Status reconciliation;
-    Duration uptime{};                                // Of the worker.
+    std::uint64_t refusals = 0;  // Loads refused for lack of memory, since start.
+    Duration uptime{};           // Of the worker.
     std::map<worker::WorkerEnd, std::uint64_t> ends;  // How workers have ended so far.
   };
 
@@ -99,6 +109,16 @@ class Pool {
   /// Ends the worker within `grace`.
   void shut_down(Duration grace);
 
+  // For the governor. `why` goes into the log and, where requests wait, to their clients: "level
+  // Critical, 0.75GB available". Each returns whether it has begun something.
+
+  /// Ends the worker cleanly if it is ready and nobody uses it; the next request loads it again.
+  bool unload(std::string_view why);
+  /// Kills a worker that is loading; the requests that wait for it fail with kNotNow.
+  bool stop_load(std::string_view why);
+  /// Kills the worker, whatever it is doing: its memory comes back at once.
+  bool drop(std::string_view why);
+
   Status status() const;
   const ModelFile& model() const { return options_.model; }
   std::uint32_t sequences_max() const { return options_.sequences_max; }
@@ -115,6 +135,8 @@ class Pool {
   boost::asio::awaitable<Loaded> reserve_and_load(const engine::Plan& plan);
   boost::asio::awaitable<std::expected<worker::Frame, LoadFailure>> answer(worker::Call& call);
   std::expected<memory::Reservation, LoadFailure> reserve(const engine::Plan& plan);
+  /// Why no worker should even be started to be asked; empty where one may.
+  std::optional<LoadFailure> refusal_before_start();
   LoadFailure too_large(const engine::Plan& plan, const std::string& why,
                         LoadFailure::Kind kind) const;
   engine::LoadOptions load_options(std::uint32_t context) const;
@@ -133,6 +155,10 @@ class Pool {
   std::optional<memory::Reservation> reservation_;
   std::optional<engine::ModelInfo> info_;
   std::optional<LoadFailure> failure_;  // Of the last load.
+  std::optional<LoadFailure> stopped_;  // Why the load that is under way was stopped, if it was.
+  bool dropped_ = false;                // This worker was killed to free memory.
+  TimePoint used_at_{};                 // When a request was last seen with the worker.
+  std::uint64_t refusals_ = 0;
   TimePoint retry_not_before_{};
   Duration backoff_{};
   TimePoint ready_since_{};

@@ -39,7 +39,7 @@ Call::Call(std::shared_ptr<Link> link, std::uint32_t id)
     : link_(std::move(link)), id_(id), wake_(link_->executor_, TimePoint::max()) {}
 
 Call::~Call() {
-  if (!ended_ && !gone_) link_->write_if_usable(FrameType::kCancel, id_, {});
+  cancel();
   link_->close_call(id_);
 }
 
@@ -65,6 +65,12 @@ asio::awaitable<CallEvent> Call::next(TimePoint deadline) {
 void Call::interrupt() {
   interrupted_ = true;
   wake();
+}
+
+void Call::cancel() {
+  if (ended_ || gone_) return;
+  link_->write_if_usable(FrameType::kCancel, id_, {});
+  ended_ = true;
 }
 
 void Call::push(Frame frame) {
@@ -126,6 +132,13 @@ Result<void> Link::check_room(std::size_t payload_bytes) const {
     return fail(Code::kUnavailable, "too much is waiting to be sent to the worker");
   }
   return {};
+}
+
+std::uint32_t Link::calls_running() const {
+  const auto running = std::count_if(calls_.begin(), calls_.end(), [](const auto& entry) {
+    return !entry.second->ended_ && !entry.second->gone_;
+  });
+  return static_cast<std::uint32_t>(running);
 }
 
 Result<std::unique_ptr<Call>> Link::open(FrameType type, std::string_view payload,

@@ -63,6 +63,10 @@ class Call {
   /// Makes a next() that waits, or the next one, return Interrupted (the client has hung up).
   void interrupt();
 
+  /// Tells the worker at once that nobody wants the rest; next() gives what came before. The
+  /// destructor does the same, but may come late: its owner may be waiting for a slow client.
+  void cancel();
+
   std::uint32_t id() const { return id_; }
 
  private:
@@ -137,6 +141,8 @@ class Link : public std::enable_shared_from_this<Link> {
   virtual void set_reserved(Bytes /*reserved*/) {}
   /// How the worker is kept from doing harm; complete once it has said hello.
   virtual Protections protections() const { return hello_ ? hello_->protections : Protections(); }
+  /// Calls whose last frame has not come and that were not cancelled: what the worker works for.
+  std::uint32_t calls_running() const;
 
   /// Frames can be exchanged. False from the end of the conversation on, a little before gone().
   bool usable() const { return !conversation_over_; }

@@ -313,6 +313,16 @@ TEST_F(WorkerLinkTest, ACallThatIsDroppedIsCancelledInTheWorker) {
   EXPECT_EQ(text_, "fine");
 }
 
+TEST_F(WorkerLinkTest, ACallThatIsCancelledIsOverForTheWorkerThoughItsOwnerKeepsIt) {
+  start_loaded();
+  const auto call = generate("script: delay 5; endless word");
+  ASSERT_TRUE(io_.run_until([&] { return link_->last_heartbeat().running == 1; }));
+  EXPECT_EQ(link_->calls_running(), 1U);
+  call->cancel();
+  EXPECT_EQ(link_->calls_running(), 0U);
+  EXPECT_TRUE(io_.run_until([&] { return link_->last_heartbeat().running == 0; }));
+}
+
 TEST_F(WorkerLinkTest, TextThatNobodyHasTakenYetComesAsOne) {
   start(stand_in(sends_frame(FrameType::kText, 1, "ab") + sends_frame(FrameType::kText, 1, "c") +
                  sends_frame(FrameType::kDone, 1, "{}") + sends_frame(FrameType::kText, 1, "late") +

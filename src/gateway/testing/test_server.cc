@@ -60,9 +60,12 @@ model::Pool::Options TestServer::Options::default_pool() {
 TestServer::TestServer(Options options)
     : options_(std::move(options)),
       monitor_(memory, clock, options_.monitor),
+      governor_(options_.governor),
       pool_(io_.get_executor(), clock, monitor_, ledger_,
             with_model(options_.pool, folder_.model(options_.model_lines))),
-      service_(pool_, monitor_, ledger_, clock, options_.service, [this] { stop_asked_ = true; }),
+      service_(pool_, monitor_, ledger_, governor_, clock, options_.service,
+               [this] { stop_asked_ = true; }),
+      pressure_(governor_, monitor_, pool_, service_, clock, [this] { stop_asked_ = true; }),
       acceptor_(io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0)) {
   memory.set_available(8_GiB);
   monitor_.sample();
@@ -108,13 +111,19 @@ Answer TestServer::answer(std::string_view request) {
 
 void TestServer::set_available(Bytes available) {
   memory.set_available(available);
-  monitor_.sample();
+  sample();
   let_pass(options_.monitor.recovery_hold);
 }
 
 void TestServer::let_pass(Duration duration) {
   clock.advance(duration);
+  sample();
+}
+
+void TestServer::sample() {
+  pool_.settle();
   monitor_.sample();
+  pressure_.tick();
 }
 
 bool TestServer::wait_until(const std::function<bool()>& condition) {

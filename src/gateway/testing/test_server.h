@@ -13,9 +13,12 @@
 #include <boost/asio/ip/tcp.hpp>
 
 #include "base/testing/fake_clock.h"
+#include "gateway/connection.h"
 #include "gateway/connection_table.h"
+#include "gateway/pressure_control.h"
 #include "gateway/service.h"
 #include "gateway/testing/http_probe.h"
+#include "memory/governor.h"
 #include "memory/ledger.h"
 #include "memory/monitor.h"
 #include "memory/testing/fake_memory_source.h"
@@ -53,6 +56,7 @@ class TestServer {
     model::Pool::Options pool = default_pool();  // `model` is set by the server.
     ConnectionLimits connection;
     memory::Monitor::Options monitor;
+    memory::Governor::Options governor;
 
     static model::Pool::Options default_pool();
   };
@@ -69,8 +73,10 @@ class TestServer {
 
   /// The level that `available` stands for counts at once, also where it is a recovery.
   void set_available(Bytes available);
-  /// Moves the clock; memory is read as the server's timer would.
+  /// Moves the clock, then reads memory and lets the governor act, as the server's timer would.
   void let_pass(Duration duration);
+  /// The same without moving the clock.
+  void sample();
   /// Lets the server get on until `condition`. False where that takes too long.
   bool wait_until(const std::function<bool()>& condition);
 
@@ -86,6 +92,7 @@ class TestServer {
   FakeClock clock;
   memory::FakeMemorySource memory;
 
+  const memory::Governor& governor() const { return governor_; }
   memory::Monitor& monitor() { return monitor_; }
   memory::Ledger& ledger() { return ledger_; }
   model::Pool& pool() { return pool_; }
@@ -102,9 +109,11 @@ class TestServer {
   boost::asio::io_context io_{1};
   memory::Monitor monitor_;
   memory::Ledger ledger_;
+  memory::Governor governor_;
   model::Pool pool_;
   bool stop_asked_ = false;
   Service service_;
+  PressureControl pressure_;
   boost::asio::ip::tcp::acceptor acceptor_;
   ConnectionTable table_{1000};
   std::vector<std::weak_ptr<Connection>> connections_;
