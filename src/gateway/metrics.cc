@@ -33,6 +33,35 @@ double counted(const std::map<Key, std::uint64_t>& counts, Key key) {
   return found == counts.end() ? 0.0 : number(found->second);
 }
 
+/// What the worker may use and uses of what grows: KV cells, parked states, steps.
+void add_cells(MetricPage& page, const std::string& id, const model::Pool::Status& status) {
+  const auto of_worker = [&](double value) {
+    if (status.state == model::State::kReady) page.sample(value, {id});
+  };
+  page.gauge("pensieve_kv_cells", "cells", "KV cells that the worker has now.", {"model"});
+  of_worker(status.cells);
+  page.gauge("pensieve_kv_max_cells", "cells", "KV cells that the worker may ever have.",
+             {"model"});
+  of_worker(status.cells_max);
+  page.gauge("pensieve_parked_reserved_bytes", "bytes",
+             "Memory promised for parked states; part of what is reserved for the worker.",
+             {"model"});
+  of_worker(number(status.parked_reserved));
+  page.gauge("pensieve_parked_bytes", "bytes", "States of idle sequences that are kept in RAM.",
+             {"model"});
+  of_worker(number(status.heartbeat.parked_bytes));
+  page.gauge("pensieve_limit_sequences", "sequences",
+             "Requests that the worker may run at once, by the memory ladder.", {"model"});
+  of_worker(status.limits.sequences_max);
+  page.gauge("pensieve_limit_step_tokens", "tokens",
+             "Prompt tokens that the worker may take in one step, by the memory ladder.",
+             {"model"});
+  of_worker(status.limits.step_tokens_max);
+  page.gauge("pensieve_kv_used_cells", "cells", "KV cells that hold a token, over all sequences.",
+             {"model"});
+  of_worker(status.heartbeat.cells_used);
+}
+
 }  // namespace
 
 void add_build(MetricPage& page) {
@@ -199,9 +228,7 @@ void add_model(MetricPage& page, std::string_view model, const model::Pool::Stat
   of_worker(status.heartbeat.waiting);
   page.gauge("pensieve_worker_uptime_seconds", "seconds", "Since the worker was ready.", {"model"});
   of_worker(std::chrono::duration<double>(status.uptime).count());
-  page.gauge("pensieve_kv_used_cells", "cells", "KV cells that hold a token, over all sequences.",
-             {"model"});
-  of_worker(status.heartbeat.cached_tokens);
+  add_cells(page, id, status);
   page.gauge("pensieve_worker_protection_held", "flag",
              "1 where the protection holds for the worker, 0 where it does not.",
              {"model", "protection"});

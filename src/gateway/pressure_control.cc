@@ -74,6 +74,8 @@ memory::Situation PressureControl::look() {
   // What a worker that is loading has taken so far is not known; it is not more than its promise.
   situation.held =
       model.state == model::State::kLoading ? model.reserved : model.heartbeat.anonymous;
+  situation.parked = model.heartbeat.parked_bytes;
+  situation.spare_cells = model.spare_cells;
   situation.engines = engines_of(model);
   situation.idle_for = model.idle_for;
   situation.requests_running = service_.requests_running();
@@ -83,6 +85,7 @@ memory::Situation PressureControl::look() {
 }
 
 void PressureControl::obey(const memory::Orders& orders, const memory::Situation& situation) {
+  pool_.follow(orders);
   if (orders.drop_engines()) {
     // Told first, so that clients get the numbers and not the news of a killed worker.
     while (service_.requests_running() > 0) end_newest(situation);

@@ -250,6 +250,29 @@ TEST_F(PressureControlTest, AShutDownComesOnlyWhereTheUserHasChosenIt) {
   EXPECT_TRUE(server.stop_asked());
 }
 
+TEST_F(PressureControlTest, LimitsFollowTheLadderBothWaysAndNoRequestIsDropped) {
+  const auto limits = [&] { return server_.pool().status().limits; };
+  std::vector<HttpProbe> probes;
+  for (int i = 0; i < 3; ++i) {
+    probes.push_back(server_.connect());
+    probes.back().send(ask_stream("delay 5; repeat 100 word"));
+    EXPECT_EQ(probes.back().head().status, 200U);
+  }
+  ASSERT_TRUE(server_.wait_until([&] { return server_.pool().status().calls_running == 3; }));
+  tick(kSafe);
+  EXPECT_EQ(limits().sequences_max, 4U);
+  tick(kWarning);
+  EXPECT_EQ(limits().sequences_max, 2U);
+  EXPECT_EQ(limits().step_tokens_max, model::Pool::kStepTokensMax / 4);
+  tick(kCritical);
+  EXPECT_EQ(limits().sequences_max, 1U);
+  for (int i = 0; i < 40; ++i) tick(kSafe);
+  EXPECT_EQ(limits().sequences_max, 4U);
+  EXPECT_EQ(limits().step_tokens_max, model::Pool::kStepTokensMax);
+  for (HttpProbe& probe : probes) EXPECT_TRUE(probe.event_names().ends_with("message_stop"));
+  EXPECT_TRUE(server_.pool().status().ends.empty()) << "one worker from first to last";
+}
+
 TEST_F(PressureControlTest, AMoveIsOneLogLine) {
   testing::internal::CaptureStderr();
   for (int i = 0; i < 4; ++i) tick(kCritical);

@@ -72,7 +72,10 @@ void Pool::enter(State state) {
   if (state == State::kReady) ready_since_ = used_at_ = clock_.now();
   if (state == State::kUnloaded) {
     link_.reset();
-    reservation_.reset();
+    budget_.reset();
+    parked_.reset();
+    limits_.reset();
+    spilling_ = false;
     reconciler_.end();
     stopped_.reset();
     dropped_ = false;
@@ -147,19 +150,20 @@ asio::awaitable<Pool::Loaded> Pool::load() {
       executor_, clock_,
       {.program = options_.worker_program,
        .args = worker_args(),
-       .hang_after = std::max(options_.hang_after, kPlanWaitLeast)},
+       .hang_after = std::max(options_.hang_after, kPlanWaitLeast),
+       .on_frame = [this, generation](const Frame& frame) { return on_frame(generation, frame); }},
       [this, generation](const worker::WorkerGone& gone) { on_worker_end(generation, gone); });
   if (!link) co_return std::unexpected(broken(link.error().message));
   link_ = std::move(*link);
-  auto plan = co_await plan_that_fits();
-  if (!plan) co_return std::unexpected(plan.error());
+  auto rungs = co_await plan_rungs();
+  if (!rungs) co_return std::unexpected(rungs.error());
   const worker::Hello* hello = link_->hello();
   if (hello == nullptr || hello->version != PENSIEVE_VERSION) {
     co_return std::unexpected(broken(fmt::format(
         "{} is version {}, not {}; install both programs together", options_.worker_program,
         hello == nullptr ? "unknown" : hello->version, PENSIEVE_VERSION)));
   }
-  co_return co_await reserve_and_load(*plan);
+  co_return co_await reserve_and_load(std::move(*rungs));
 }
 
 asio::awaitable<std::expected<Frame, LoadFailure>> Pool::answer(worker::Call& call) {
@@ -187,8 +191,9 @@ asio::awaitable<std::expected<Frame, LoadFailure>> Pool::answer(worker::Call& ca
   }
 }
 
-asio::awaitable<std::expected<engine::Plan, LoadFailure>> Pool::plan(std::uint32_t context) {
-  const std::string payload = worker::encode(load_options(context));
+asio::awaitable<std::expected<engine::Plan, LoadFailure>> Pool::plan(std::uint32_t context,
+                                                                     std::uint32_t cells) {
+  const std::string payload = worker::encode(load_options(context, cells, cells));
   auto call = link_->open(FrameType::kPlan, payload);
   if (!call) co_return std::unexpected(broken(call.error().message));
   auto frame = co_await answer(**call);
@@ -199,42 +204,77 @@ asio::awaitable<std::expected<engine::Plan, LoadFailure>> Pool::plan(std::uint32
   co_return *plan;
 }
 
-/// The window that the user named, or else the largest of wanted, wanted / 2, ... that fits now.
-asio::awaitable<std::expected<engine::Plan, LoadFailure>> Pool::plan_that_fits() {
-  if (options_.context_tokens > 0) co_return co_await plan(options_.context_tokens);
-  auto smallest = co_await plan(kContextTokensLeast);
-  if (!smallest) co_return smallest;
-  std::uint32_t context = std::min(kContextTokensWanted, smallest->context_train_tokens);
-  while (context > kContextTokensLeast) {
-    auto candidate = co_await plan(context);
-    if (!candidate) co_return candidate;
-    const memory::Monitor::Status memory = monitor_.check();
-    if (memory.available &&
-        candidate->estimate.total() <=
-            ledger_.largest_that_fits(*memory.available, options_.floors.critical)) {
-      co_return candidate;
-    }
-    context /= 2;
+/// Rungs double from kCellsFirst to the window, and from there to what all sequences could hold.
+asio::awaitable<std::expected<Pool::Rungs, LoadFailure>> Pool::plan_rungs() {
+  std::uint32_t window = options_.context_tokens;
+  const std::uint32_t asked = window > 0 ? window : kContextTokensWanted;
+  auto first = co_await plan(asked, kCellsFirst);
+  if (!first) co_return std::unexpected(first.error());
+  if (window == 0) window = std::min(kContextTokensWanted, first->context_train_tokens);
+  std::vector<engine::Plan> plans;
+  for (std::uint32_t cells = std::min(kCellsFirst, window);;
+       cells = static_cast<std::uint32_t>(std::min<std::uint64_t>(2ULL * cells, window))) {
+    auto next = co_await plan(window, cells);
+    if (!next) co_return std::unexpected(next.error());
+    plans.push_back(*next);
+    if (cells >= window) break;
   }
-  co_return smallest;
+  auto rungs = choose_window(std::move(plans));
+  if (!rungs) co_return std::unexpected(rungs.error());
+  const std::uint64_t most = std::uint64_t{rungs->window} * options_.sequences_max;
+  for (std::uint64_t cells = 2ULL * rungs->window; cells <= most; cells *= 2) {
+    auto next = co_await plan(rungs->window, static_cast<std::uint32_t>(cells));
+    if (!next) co_return std::unexpected(next.error());
+    if (!fits_ever(*next)) break;
+    rungs->plans.push_back(*next);
+  }
+  co_return std::move(*rungs);
 }
 
-asio::awaitable<Pool::Loaded> Pool::reserve_and_load(const engine::Plan& plan) {
-  auto reservation = reserve(plan);
-  if (!reservation) co_return std::unexpected(reservation.error());
-  reservation_ = std::move(*reservation);
-  link_->set_reserved(reservation_->held());
+std::expected<Pool::Rungs, LoadFailure> Pool::choose_window(std::vector<engine::Plan> plans) const {
+  const engine::Plan& wanted = plans.back();
+  if (!monitor_.check().total) {
+    return std::unexpected(
+        too_large(wanted, "the available memory cannot be read now", LoadFailure::Kind::kNotNow));
+  }
+  if (options_.context_tokens > 0 && !fits_ever(wanted)) {
+    return std::unexpected(
+        too_large(wanted, fmt::format("it takes {}GB", memory::gb_text(wanted.estimate.total())),
+                  LoadFailure::Kind::kNever));
+  }
+  // The first is tried whatever it takes: its refusal has the numbers.
+  while (plans.size() > 1 && !fits_ever(plans.back())) plans.pop_back();
+  const std::uint32_t window = std::min(plans.back().cells, plans.back().context_tokens);
+  return Rungs{std::move(plans), window};
+}
+
+/// Whether the whole machine, or what encloses us, would be enough. What earlier runs took above
+/// the estimate does not count: it says "not now", never "never".
+bool Pool::fits_ever(const engine::Plan& plan) const {
+  const std::optional<Bytes> total = monitor_.status().total;
+  const Bytes planned = saturating_sub(plan.estimate.total(), reconciler_.status().raised);
+  const std::optional<Bytes> needed = checked_add(planned, options_.floors.critical);
+  return total && needed && *needed <= *total;
+}
+
+asio::awaitable<Pool::Loaded> Pool::reserve_and_load(Rungs rungs) {
+  const engine::Plan first = rungs.plans.front();
+  const std::uint32_t cells_max = rungs.plans.back().cells;
+  budget_.emplace(ledger_, options_.floors, std::move(rungs.plans), rungs.window);
+  if (auto reserved = reserve(first); !reserved) co_return std::unexpected(reserved.error());
+  link_->set_reserved(budget_->reserved());
   log::info(
-      "loading {} with a window of {} tokens; reserved {}GB (weights {}GB, KV {}GB, compute "
-      "{}GB, process {}GB)",
-      options_.model.id, plan.context_tokens, memory::gb_text(plan.estimate.total()),
+      "loading {} with a window of {} tokens and {} cells of at most {}; reserved {}GB (weights "
+      "{}GB, KV {}GB, compute {}GB, process {}GB)",
+      options_.model.id, rungs.window, first.cells, cells_max,
+      memory::gb_text(first.estimate.total()),
       memory::gb_text(
-          Bytes(plan.estimate.weights_mapped.count() + plan.estimate.weights_copied.count())),
-      memory::gb_text(plan.estimate.kv), memory::gb_text(plan.estimate.compute),
-      memory::gb_text(plan.estimate.process));
+          Bytes(first.estimate.weights_mapped.count() + first.estimate.weights_copied.count())),
+      memory::gb_text(first.estimate.kv), memory::gb_text(first.estimate.compute),
+      memory::gb_text(first.estimate.process));
   // One tensor of a large model may take minutes to come from a slow disk.
   link_->set_hang_after(kAnswerWait);
-  const std::string payload = worker::encode(load_options(plan.context_tokens));
+  const std::string payload = worker::encode(load_options(rungs.window, first.cells, cells_max));
   auto call = link_->open(FrameType::kLoad, payload);
   if (!call) co_return std::unexpected(broken(call.error().message));
   auto frame = co_await answer(**call);
@@ -242,31 +282,30 @@ asio::awaitable<Pool::Loaded> Pool::reserve_and_load(const engine::Plan& plan) {
   Result<engine::ModelInfo> info = worker::decode_model_info(frame->payload);
   if (!info) co_return std::unexpected(broken(info.error().message));
   info_ = std::move(*info);
-  reconciler_.begin(fmt::format("worker {}", link_->pid()), plan.estimate.weights_mapped);
+  reconciler_.begin(fmt::format("worker {}", link_->pid()), first.estimate.weights_mapped);
+  budget_->loaded(info_->cells);
   link_->set_hang_after(options_.hang_after);
   log::info("loaded {} ({}), worker {}", options_.model.id, info_->description, link_->pid());
   co_return Loaded();
 }
 
-std::expected<memory::Reservation, LoadFailure> Pool::reserve(const engine::Plan& plan) {
+std::expected<void, LoadFailure> Pool::reserve(const engine::Plan& first) {
   const memory::Monitor::Status memory = monitor_.check();
   if (!memory.available || !memory.total) {
     return std::unexpected(
-        too_large(plan, "the available memory cannot be read now", LoadFailure::Kind::kNotNow));
+        too_large(first, "the available memory cannot be read now", LoadFailure::Kind::kNotNow));
   }
-  const Bytes needed = plan.estimate.total();
-  auto reservation = ledger_.try_reserve(needed, *memory.available, options_.floors.critical);
-  if (reservation) return std::move(*reservation);
-  // What earlier runs took above the estimate says "not now", never "never".
+  const auto reserved = budget_->reserve_first(*memory.available);
+  if (reserved) return {};
+  const Bytes needed = first.estimate.total();
   const Bytes uncorrected = saturating_sub(needed, reconciler_.status().raised);
   if (uncorrected < needed &&
       uncorrected <= ledger_.largest_that_fits(*memory.available, options_.floors.critical)) {
     reconciler_.doubt();
   }
-  const std::optional<Bytes> with_floor = checked_add(uncorrected, options_.floors.critical);
-  const bool ever = with_floor && *with_floor <= *memory.total;
-  return std::unexpected(too_large(plan, memory::describe(reservation.error()),
-                                   ever ? LoadFailure::Kind::kNotNow : LoadFailure::Kind::kNever));
+  return std::unexpected(
+      too_large(first, memory::describe(reserved.error()),
+                fits_ever(first) ? LoadFailure::Kind::kNotNow : LoadFailure::Kind::kNever));
 }
 
 /// A model that was loaded before needs no worker to tell that nothing can be loaded at this level;
@@ -290,9 +329,12 @@ LoadFailure Pool::too_large(const engine::Plan& plan, const std::string& why,
                           : "Free memory, or use a smaller --context or model")};
 }
 
-engine::LoadOptions Pool::load_options(std::uint32_t context) const {
+engine::LoadOptions Pool::load_options(std::uint32_t context, std::uint32_t cells,
+                                       std::uint32_t cells_max) const {
   return {.model_path = options_.model.path,
           .context_tokens = context,
+          .cells = cells,
+          .cells_max = cells_max,
           .sequences_max = options_.sequences_max,
           .step_tokens_max = kStepTokensMax,
           .threads = options_.threads};
@@ -319,14 +361,24 @@ void Pool::on_worker_end(std::uint64_t generation, const worker::WorkerGone& gon
 }
 
 void Pool::settle() {
-  if (state_ != State::kReady || !reservation_) return;
-  link_->set_reserved(reservation_->held());
+  if (state_ != State::kReady || !budget_) return;
   if (link_->calls_running() > 0) used_at_ = clock_.now();
+  link_->set_reserved(reserved());
   const worker::Heartbeat& heartbeat = link_->last_heartbeat();
-  reconciler_.tick(*reservation_, {.resident = heartbeat.resident,
-                                   .anonymous = heartbeat.anonymous,
-                                   .used_cells = heartbeat.cached_tokens,
-                                   .cells = info_->cells});
+  reconciler_.tick(budget_->reservation(),
+                   {.resident = heartbeat.resident,
+                    .anonymous = saturating_sub(heartbeat.anonymous, heartbeat.parked_bytes),
+                    .used_cells = heartbeat.cells_used,
+                    // Only a cache that cannot grow any more tells what a full one takes.
+                    .cells = budget_->cells_max()});
+  if (parked_) parked_->settle(std::min(heartbeat.parked_bytes, parked_->held()));
+}
+
+Bytes Pool::reserved() const {
+  const Bytes own = budget_ ? budget_->reserved() : Bytes();
+  const std::optional<Bytes> both = checked_add(own, parked_ ? parked_->held() : Bytes());
+  PENSIEVE_CHECK(both.has_value());  // The ledger has added them up already.
+  return *both;
 }
 
 void Pool::shut_down(Duration grace) {
@@ -366,7 +418,9 @@ Pool::Status Pool::status() const {
   status.state = state_;
   status.info = info_;
   status.ends = ends_;
-  if (reservation_) status.reserved = reservation_->held();
+  status.reserved = reserved();
+  if (parked_) status.parked_reserved = parked_->held();
+  if (limits_) status.limits = *limits_;
   status.reconciliation = reconciler_.status();
   status.refusals = refusals_;
   if (state_ == State::kUnloading) status.heartbeat = link_->last_heartbeat();
@@ -375,6 +429,9 @@ Pool::Status Pool::status() const {
     status.heartbeat = link_->last_heartbeat();
     status.protections = link_->protections();
     status.uptime = clock_.now() - ready_since_;
+    status.cells = budget_->cells();
+    status.cells_max = budget_->cells_max();
+    status.spare_cells = budget_->spare(status.heartbeat.cells_used);
     status.calls_running = link_->calls_running();
     if (status.calls_running == 0) status.idle_for = clock_.now() - used_at_;
   }

@@ -19,9 +19,11 @@
 #include "base/clock.h"
 #include "base/protection.h"
 #include "base/timer.h"
+#include "memory/governor.h"
 #include "memory/ledger.h"
 #include "memory/monitor.h"
 #include "model/catalogue.h"
+#include "model/cell_budget.h"
 #include "model/reconcile.h"
 #include "worker/link.h"
 #include "worker/worker_link.h"
@@ -60,11 +62,16 @@ class Pool {
   struct Options {
     ModelFile model;
     std::string worker_program;
-    std::uint32_t context_tokens = 0;  // 0: the largest sensible one that fits.
+    /// The window: what one request may hold. 0: the largest sensible one that could ever fit.
+    std::uint32_t context_tokens = 0;
     std::uint32_t sequences_max = 4;
     std::uint32_t threads = 1;
     memory::Floors floors;
     Duration hang_after = std::chrono::seconds(60);
+    /// The most that a worker may keep of idle sequences, in RAM (out of what the ledger can spare
+    /// at Safe) and on disk.
+    Bytes parked_bytes_max;
+    Bytes stored_bytes_max;
     bool debug_log = false;
     /// Where it is remembered what models really took; empty: nowhere.
     std::string estimates_path;
@@ -75,6 +82,11 @@ class Pool {
   struct Status {
     State state = State::kUnloaded;
     std::optional<engine::ModelInfo> info;  // Of the last load that succeeded.
+    std::uint32_t cells = 0;                // KV cells there are now; 0 where not loaded.
+    std::uint32_t cells_max = 0;            // The most that there may ever be; likewise.
+    Bytes spare_cells;                      // What the rungs above the used cells take.
+    Bytes parked_reserved;                  // Promised for parked states; part of `reserved`.
+    worker::Limits limits;                  // As last sent to the worker.
     pid_t pid = 0;                          // Where ready, as are the next four.
     worker::Heartbeat heartbeat;            // Also while unloading: what it still holds.
     Protections protections;                // Of the worker.
@@ -91,6 +103,8 @@ class Pool {
   /// Choice: agents need 32k (anthropic-wire.md §2); below 4k no conversation is useful.
   static constexpr std::uint32_t kContextTokensWanted = 32768;
   static constexpr std::uint32_t kContextTokensLeast = 4096;
+  /// A load begins with so many KV cells; they double as they are needed (CellBudget).
+  static constexpr std::uint32_t kCellsFirst = 4096;
   static constexpr std::uint32_t kStepTokensMax = 512;
 
   Pool(const boost::asio::any_io_executor& executor, const Clock& clock, memory::Monitor& monitor,
@@ -108,6 +122,10 @@ class Pool {
 
   /// Ends the worker within `grace`.
   void shut_down(Duration grace);
+
+  /// Brings what the worker may use in line with the rung: limits, parked states, KV cells. Called
+  /// after each sample and each step of the governor.
+  void follow(const memory::Orders& orders);
 
   // For the governor. `why` goes into the log and, where requests wait, to their clients: "level
   // Critical, 0.75GB available". Each returns whether it has begun something.
@@ -130,16 +148,34 @@ class Pool {
   boost::asio::awaitable<void> load_and_tell();
   boost::asio::awaitable<Loaded> load();
   boost::asio::awaitable<void> end_failed_worker();
-  boost::asio::awaitable<std::expected<engine::Plan, LoadFailure>> plan(std::uint32_t context);
-  boost::asio::awaitable<std::expected<engine::Plan, LoadFailure>> plan_that_fits();
-  boost::asio::awaitable<Loaded> reserve_and_load(const engine::Plan& plan);
+  /// One plan per number of cells, ascending, and the window.
+  struct Rungs {
+    std::vector<engine::Plan> plans;
+    std::uint32_t window = 0;
+  };
+
+  boost::asio::awaitable<std::expected<engine::Plan, LoadFailure>> plan(std::uint32_t context,
+                                                                        std::uint32_t cells);
+  boost::asio::awaitable<std::expected<Rungs, LoadFailure>> plan_rungs();
+  /// Which of the planned rungs up to the wanted window can be had; at least one, or why not.
+  std::expected<Rungs, LoadFailure> choose_window(std::vector<engine::Plan> plans) const;
+  boost::asio::awaitable<Loaded> reserve_and_load(Rungs rungs);
   boost::asio::awaitable<std::expected<worker::Frame, LoadFailure>> answer(worker::Call& call);
-  std::expected<memory::Reservation, LoadFailure> reserve(const engine::Plan& plan);
+  std::expected<void, LoadFailure> reserve(const engine::Plan& first);
+  bool fits_ever(const engine::Plan& plan) const;
+  Bytes reserved() const;
+  Result<void> on_frame(std::uint64_t generation, const worker::Frame& frame);
+  void on_need(const worker::NeedCells& need);
+  void on_resized(const worker::Resized& resized);
+  void send(worker::FrameType type, std::string_view payload);
+  void follow_limits(memory::Rung rung, const memory::Monitor::Status& memory);
+  void give_back_parked();
   /// Why no worker should even be started to be asked; empty where one may.
   std::optional<LoadFailure> refusal_before_start();
   LoadFailure too_large(const engine::Plan& plan, const std::string& why,
                         LoadFailure::Kind kind) const;
-  engine::LoadOptions load_options(std::uint32_t context) const;
+  engine::LoadOptions load_options(std::uint32_t context, std::uint32_t cells,
+                                   std::uint32_t cells_max) const;
   std::vector<std::string> worker_args() const;
   void on_worker_end(std::uint64_t generation, const worker::WorkerGone& gone);
 
@@ -151,8 +187,12 @@ class Pool {
 
   State state_ = State::kUnloaded;
   std::shared_ptr<worker::Link> link_;
-  std::uint64_t generation_ = 0;  // Which worker; an old one's end must not touch a new one.
-  std::optional<memory::Reservation> reservation_;
+  std::uint64_t generation_ = 0;      // Which worker; an old one's end must not touch a new one.
+  std::optional<CellBudget> budget_;  // What the worker itself takes.
+  std::optional<memory::Reservation> parked_;  // For parked states, beside it.
+  std::optional<worker::Limits> limits_;       // As last sent; empty before that.
+  TimePoint limits_at_{};
+  bool spilling_ = false;  // The last orders were to spill.
   std::optional<engine::ModelInfo> info_;
   std::optional<LoadFailure> failure_;  // Of the last load.
   std::optional<LoadFailure> stopped_;  // Why the load that is under way was stopped, if it was.

@@ -72,6 +72,41 @@ class PoolTest : public testing::Test {
   bool wait_for_state(State state) {
     return io_.run_until([&] { return pool_->status().state == state; });
   }
+  /// A request with a prompt of so many tokens, and one token of answer.
+  std::unique_ptr<worker::Call> generate(worker::Link& link, std::uint32_t prompt_tokens) {
+    worker::GenerateRequest request;
+    std::string text;
+    for (std::uint32_t i = 0; i < prompt_tokens; ++i) text += " word";
+    request.prompt.messages = {{engine::Role::kUser, text}};
+    request.output_tokens_max = 1;
+    auto call = link.open(worker::FrameType::kGenerate, worker::encode(request));
+    EXPECT_TRUE(call) << call.error().message;
+    return *std::move(call);
+  }
+  /// The type of the frame that ends the call.
+  worker::FrameType closing_frame(worker::Call& call) {
+    while (true) {
+      const worker::CallEvent event = io_.wait_for(call.next(TimePoint::max()));
+      const auto* frame = std::get_if<worker::Frame>(&event);
+      PENSIEVE_CHECK(frame != nullptr);
+      const bool goes_on = frame->type == worker::FrameType::kAccepted ||
+                           frame->type == worker::FrameType::kStarted ||
+                           frame->type == worker::FrameType::kText;
+      if (!goes_on) return frame->type;
+    }
+  }
+  /// One tick of a governor that sees this, a quarter of a second after the last one.
+  void follow(memory::Level level, Bytes available) {
+    source_.set_available(available);
+    io_.clock.advance(milliseconds(250));
+    pool_->settle();
+    monitor_.sample();
+    memory::Situation situation;
+    situation.level = level;
+    situation.available = available;
+    situation.engines = memory::Engines::kBusy;
+    pool_->follow(governor_.step(situation, io_.clock.now()));
+  }
   void expect_context(Bytes available, std::uint32_t tokens) {
     set_available(available);
     ASSERT_NE(worker(), nullptr);
@@ -84,6 +119,7 @@ class PoolTest : public testing::Test {
   worker::IoDriver io_;
   memory::FakeMemorySource source_;
   memory::Monitor monitor_{source_, io_.clock, {}};
+  memory::Governor governor_{memory::Governor::Options()};
   memory::Ledger ledger_;
   Pool::Options options_;
   std::unique_ptr<Pool> pool_;
@@ -287,17 +323,107 @@ TEST_F(PoolTest, AWorkerThatRunsOutOfMemoryWhileLoadingMayFitAnotherTime) {
   EXPECT_EQ(starts(), 2);
 }
 
-TEST_F(PoolTest, ChoosesTheLargestUsefulContextThatFits) {
+TEST_F(PoolTest, ChoosesTheLargestUsefulWindowThatThisMachineCouldEverHold) {
   make_pool("kv_kib_per_token 128\ncontext_tokens 100000\n");  // 32768 tokens take 4 GiB.
-  expect_context(8_GiB, 32768);
-  expect_context(5_GiB, 16384);  // The worker itself does not fit beside 4 GiB.
-  expect_context(Bytes((3_GiB).count() + (16_MiB).count()), 16384);
-  expect_context(3_GiB, 8192);
-  expect_context(2_GiB, 4096);
+  const auto expect = [&](Bytes total, std::uint32_t window) {
+    source_.set({2_GiB, total, "machine"});
+    io_.clock.advance(milliseconds(100));
+    ASSERT_NE(worker(), nullptr);
+    EXPECT_EQ(pool_->status().info->context_tokens, window);
+    EXPECT_EQ(pool_->status().cells, 4096U) << "and begins with few cells";
+    pool_->shut_down(std::chrono::minutes(1));
+    ASSERT_TRUE(wait_for_state(State::kUnloaded));
+  };
+  expect(16_GiB, 32768);
+  expect(5_GiB, 16384);  // The worker itself does not fit beside 4 GiB and the floor.
+  expect(Bytes((3_GiB).count() + (16_MiB).count()), 16384);
+  expect(3_GiB, 8192);
+  expect(2_GiB, 4096);
+}
+
+TEST_F(PoolTest, ALoadReservesTheFirstRungAlone) {
+  make_pool("kv_kib_per_token 128\ncontext_tokens 100000\nweights_mib 10\n");
+  ASSERT_NE(worker(), nullptr);
+  EXPECT_GE(ledger_.promised(), 512_MiB);
+  EXPECT_LT(ledger_.promised(), 700_MiB) << "4096 cells take 512 MiB, 32768 would take 4 GiB";
+  EXPECT_EQ(pool_->status().cells_max, 65536U) << "two sequences of one window each";
+}
+
+TEST_F(PoolTest, AFirstRungThatDoesNotFitNowIsRefusedWithTheNumbers) {
+  make_pool("kv_kib_per_token 128\ncontext_tokens 100000\n");
   set_available(1_GiB);
   const LoadFailure refused = failure();
   EXPECT_EQ(refused.kind, Kind::kNotNow);
-  EXPECT_NE(refused.message.find("a context of 4096 tokens"), std::string::npos) << refused.message;
+  EXPECT_NE(refused.message.find("needs 0.5"), std::string::npos) << refused.message;
+}
+
+/// A worker that has to grow: 32 KiB per cell, so that 4,096 cells take 128 MiB.
+constexpr const char* kElastic = "kv_kib_per_token 32\ncontext_tokens 16384\n";
+
+TEST_F(PoolTest, ARequestThatNeedsMoreCellsGetsThemAndTheLedgerKnowsFirst) {
+  make_pool(kElastic);
+  const auto link = worker();
+  ASSERT_NE(link, nullptr);
+  const Bytes first = pool_->status().reserved;
+  const auto call = generate(*link, 6000);
+  ASSERT_TRUE(io_.run_until([&] { return pool_->status().reserved > first; }));
+  EXPECT_EQ(closing_frame(*call), worker::FrameType::kDone);
+  EXPECT_EQ(pool_->status().cells, 8192U);
+  EXPECT_EQ(ledger_.promised(), Bytes(first.count() + (128_MiB).count()))
+      << "the copy of the resize was given back";
+}
+
+TEST_F(PoolTest, CellsThatDoNotFitAreRefusedAndTheLadderIsTold) {
+  make_pool(kElastic);
+  const auto link = worker();
+  ASSERT_NE(link, nullptr);
+  set_available(1_GiB);  // Nothing above the critical floor.
+  const std::uint64_t before = pool_->status().refusals;
+  const auto call = generate(*link, 6000);
+  EXPECT_TRUE(io_.run_until([&] { return pool_->status().refusals > before; }));
+  EXPECT_EQ(pool_->status().cells, 4096U);
+  set_available(8_GiB);
+  EXPECT_EQ(closing_frame(*call), worker::FrameType::kDone) << "it asks again, and is granted";
+}
+
+TEST_F(PoolTest, UnderPressureUnusedCellsComeBack) {
+  make_pool(kElastic);
+  const auto link = worker();
+  ASSERT_NE(link, nullptr);
+  const Bytes first = pool_->status().reserved;
+  EXPECT_EQ(closing_frame(*generate(*link, 6000)), worker::FrameType::kDone);
+  ASSERT_TRUE(io_.run_until([&] { return pool_->status().cells == 8192U; }));
+  follow(memory::Level::kSafe, 8_GiB);
+  EXPECT_EQ(pool_->status().limits.sequences_max, 2U);
+  EXPECT_EQ(pool_->status().limits.step_tokens_max, Pool::kStepTokensMax);
+  EXPECT_TRUE(pool_->status().limits.caches_grow);
+  for (int i = 0; i < 4; ++i) follow(memory::Level::kWarning, 1536_MiB);
+  EXPECT_EQ(pool_->status().limits.sequences_max, 1U);
+  EXPECT_LT(pool_->status().limits.step_tokens_max, Pool::kStepTokensMax);
+  EXPECT_FALSE(pool_->status().limits.caches_grow);
+  EXPECT_TRUE(io_.run_until([&] { return pool_->status().cells == 4096U; }));
+  EXPECT_EQ(ledger_.promised(), first);
+  EXPECT_TRUE(link->usable());
+}
+
+TEST_F(PoolTest, MemoryForParkedStatesIsPromisedFirstAndGivenBackUnderPressure) {
+  options_.parked_bytes_max = 256_MiB;
+  make_pool("plan_mib 100\n");
+  ASSERT_NE(worker(), nullptr);
+  follow(memory::Level::kSafe, 8_GiB);
+  EXPECT_EQ(pool_->status().limits.parked_bytes_max, 256_MiB);
+  EXPECT_EQ(pool_->status().parked_reserved, 256_MiB);
+  EXPECT_EQ(ledger_.promised(), 356_MiB);
+  for (int i = 0; i < 4; ++i) follow(memory::Level::kWarning, 1536_MiB);
+  EXPECT_EQ(pool_->status().limits.parked_bytes_max, Bytes());
+  EXPECT_EQ(ledger_.promised(), 356_MiB) << "the worker may not have heard of it yet";
+  io_.clock.advance(seconds(2));
+  follow(memory::Level::kWarning, 1536_MiB);
+  EXPECT_EQ(ledger_.promised(), 100_MiB);
+  set_available(3_GiB);
+  for (int i = 0; i < 40; ++i) follow(memory::Level::kSafe, 3300_MiB);
+  EXPECT_EQ(pool_->status().limits.parked_bytes_max, 64_MiB)
+      << "half of what is above the caution floor";
 }
 
 TEST_F(PoolTest, AModelTrainedForLessGetsWhatItWasTrainedFor) {
@@ -311,8 +437,15 @@ TEST_F(PoolTest, AContextThatTheUserNamedIsTakenOrRefusedButNeverChanged) {
   options_.context_tokens = 16384;
   make_pool("kv_kib_per_token 128\ncontext_tokens 100000\n");
   expect_context(8_GiB, 16384);
-  set_available(3_GiB);
-  EXPECT_EQ(failure().kind, Kind::kNotNow);
+  set_available(2_GiB);
+  expect_context(2_GiB, 16384);
+  source_.set(
+      {2_GiB, 3_GiB, "machine"});  // 2 GiB for it and the floor, and then the worker itself.
+  io_.clock.advance(milliseconds(100));
+  const LoadFailure refused = failure();
+  EXPECT_EQ(refused.kind, Kind::kNever);
+  EXPECT_NE(refused.message.find("a context of 16384 tokens"), std::string::npos)
+      << refused.message;
 }
 
 TEST_F(PoolTest, WhatBecameResidentIsNotSubtractedTwice) {

@@ -261,7 +261,8 @@ std::string encode(const Heartbeat& heartbeat) {
                                       {"cells", heartbeat.cells},
                                       {"cells_used", heartbeat.cells_used},
                                       {"resident", heartbeat.resident.count()},
-                                      {"anonymous", heartbeat.anonymous.count()}});
+                                      {"anonymous", heartbeat.anonymous.count()},
+                                      {"parked_bytes", heartbeat.parked_bytes.count()}});
 }
 
 Result<Heartbeat> decode_heartbeat(std::string_view payload) {
@@ -269,7 +270,7 @@ Result<Heartbeat> decode_heartbeat(std::string_view payload) {
     return Heartbeat{fields.u32("running"),       fields.u32("waiting"),
                      fields.u32("cached_tokens"), fields.u32("cells"),
                      fields.u32("cells_used"),    fields.bytes("resident"),
-                     fields.bytes("anonymous")};
+                     fields.bytes("anonymous"),   fields.bytes("parked_bytes")};
   });
 }
 

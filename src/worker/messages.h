@@ -87,6 +87,7 @@ struct Heartbeat {
   std::uint32_t cells_used = 0;     // Of those.
   Bytes resident;                   // Of the worker process, all pages.
   Bytes anonymous;                  // Of those, what no file backs: what a load really took.
+  Bytes parked_bytes{};             // Of those, states of idle sequences that are kept in RAM.
 };
 
 std::string encode(const Hello& hello);

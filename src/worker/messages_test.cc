@@ -197,13 +197,14 @@ TEST(MessagesTest, TheSmallFiguresComeBackAsTheyWere) {
   EXPECT_EQ(cleared->dropped_tokens, 19U);
   EXPECT_EQ(cleared->freed, 20_GiB);
   const Result<Heartbeat> heartbeat =
-      decode_heartbeat(encode(Heartbeat{1, 2, 3, 6, 7, 4_MiB, Bytes(5)}));
+      decode_heartbeat(encode(Heartbeat{1, 2, 3, 6, 7, 4_MiB, Bytes(5), Bytes(8)}));
   ASSERT_TRUE(heartbeat) << heartbeat.error().message;
   EXPECT_EQ(heartbeat->running, 1U);
   EXPECT_EQ(heartbeat->waiting, 2U);
   EXPECT_EQ(heartbeat->cached_tokens, 3U);
   EXPECT_EQ(heartbeat->cells, 6U);
   EXPECT_EQ(heartbeat->cells_used, 7U);
+  EXPECT_EQ(heartbeat->parked_bytes, Bytes(8));
   EXPECT_EQ(heartbeat->resident, 4_MiB);
   EXPECT_EQ(heartbeat->anonymous, Bytes(5));
 }
