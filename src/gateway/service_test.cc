@@ -219,7 +219,7 @@ TEST(Service, PsTellsWhatTheModelDoes) {
         fmt::format(R"("pid":{},"context_tokens":8192,"parallel":4,"requests_active":1,)"
                     R"("requests_running":1,"requests_waiting":0,)",
                     server.pool().status().pid),
-        std::string(R"("worker_ends":{}}]})")}) {
+        std::string(R"("worker_ends":{},"protections":[{"name":)")}) {
     EXPECT_NE(body.find(part), std::string::npos) << body;
   }
 }

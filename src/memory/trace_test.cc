@@ -112,7 +112,7 @@ TEST(TraceTest, ASwapStormOfTheMachineRefusesOnlyWhileItRages) {
 TEST(TraceTest, OurOwnThrashingCountsAlthoughMemoryLooksAvailable) {
   const Replay now = replay(trace("own-thrash"));
   // 2.5 GiB are available all the time: Caution. Stalls of 10 % make it Warning, of 40 % Critical.
-  EXPECT_EQ(now.levels, "0 Caution, 12 Warning, 22.75 Critical, 31.5 Warning, 32.75 Caution");
+  EXPECT_EQ(now.levels, "0 Caution, 12 Warning, 22.75 Critical, 31.5 Warning, 32.5 Caution");
   EXPECT_EQ(now.refusals, "22.75-31.25");
   EXPECT_EQ(now.worsened, "12-31.25");
 }
