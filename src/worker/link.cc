@@ -202,18 +202,23 @@ Result<void> Link::receive(Frame frame) {
 
 asio::awaitable<void> Link::watch() {
   const std::shared_ptr<Link> self = shared_from_this();
+  bool killed = false;
   while (!conversation_over_) {
     watch_timer_.expires_after(kWatchInterval);
     co_await watch_timer_.async_wait(kNoThrow);
     if (conversation_over_) co_return;
+    look_for_end();
+    if (killed) continue;
     const TimePoint now = clock_.now();
     if (stop_deadline_ && now >= *stop_deadline_) {
       log::warning("worker {} did not stop when asked and is killed", pid());
       kill(WorkerEnd::kDeadline);
+      killed = true;
     } else if (now - last_sign_of_life_ > hang_after_) {
       log::error("worker {} has made no progress for {:.0f} s and is killed", pid(),
                  std::chrono::duration<double>(now - last_sign_of_life_).count());
       kill(WorkerEnd::kDeadline);
+      killed = true;
     }
   }
 }

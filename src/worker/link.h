@@ -167,6 +167,9 @@ class Link : public std::enable_shared_from_this<Link> {
   virtual std::size_t outgoing_bytes() const = 0;
   /// A stop was asked for; an exit with code 0 is a clean end from now on.
   virtual void expect_stop() = 0;
+  /// Called by watch() all the time: the worker may have died and left something behind that keeps
+  /// the conversation open. Has to end it then.
+  virtual void look_for_end() {}
 
   // What an implementation calls.
 

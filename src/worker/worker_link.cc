@@ -174,6 +174,16 @@ asio::awaitable<void> WorkerLink::read_frames() {
   co_await reap();
 }
 
+/// A worker program that is a script, or an engine that forks, may leave a child that holds the
+/// socket: its end would never be seen.
+void WorkerLink::look_for_end() {
+  if (!process_.has_ended()) return;
+  process_.kill_what_it_started();
+  if (!std::exchange(seen_ended_, true)) return;  // What it had still sent is being read.
+  boost::system::error_code ignored;
+  socket_.cancel(ignored);
+}
+
 asio::awaitable<void> WorkerLink::reap() {
   const TimePoint give_up = clock().now() + kReapGrace;
   std::optional<WorkerProcess::End> end = process_.try_reap();

@@ -57,6 +57,7 @@ class WorkerLink final : public Link {
                   std::shared_ptr<void> hold) override;
   std::size_t outgoing_bytes() const override { return outgoing_bytes_; }
   void expect_stop() override { process_.expect_stop(); }
+  void look_for_end() override;
 
   std::shared_ptr<WorkerLink> shared_self();
   boost::asio::awaitable<void> read_frames();
@@ -66,6 +67,7 @@ class WorkerLink final : public Link {
   WorkerProcess process_;
   std::string why_no_group_;
   bool limit_is_off_ = false;  // The limit could not be set to what is reserved; logged once.
+  bool seen_ended_ = false;    // By look_for_end(), once.
   const pid_t pid_;
   boost::asio::local::stream_protocol::socket socket_;
   Timer write_wake_;

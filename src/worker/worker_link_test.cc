@@ -255,6 +255,30 @@ TEST_F(WorkerLinkTest, AChildThatClosesItsSocketAndLivesOnIsKilled) {
   EXPECT_EQ(end(), WorkerEnd::kProtocolError);
 }
 
+TEST_F(WorkerLinkTest, WhatAWorkerHasStartedDoesNotHideItsEnd) {
+  start(stand_in("sleep 60 & exit 3"));  // The child has the socket as well.
+  const auto call = open(FrameType::kPlan);
+  EXPECT_EQ(gone_of(*call), WorkerEnd::kCrashed);
+  EXPECT_EQ(end(), WorkerEnd::kCrashed);
+}
+
+TEST_F(WorkerLinkTest, NorDoesWhatHasLeftItsProcessGroup) {
+  start(stand_in("setsid sleep 20 & exit 3"));
+  const auto call = open(FrameType::kPlan);
+  EXPECT_EQ(gone_of(*call), WorkerEnd::kCrashed);
+  EXPECT_EQ(end(), WorkerEnd::kCrashed);
+}
+
+TEST_F(WorkerLinkTest, AKillReachesWhatAWorkerHasStarted) {
+  WorkerLink::Options options = stand_in("sleep 60; exit 3");
+  options.hang_after = seconds(10);
+  start(options);
+  const auto call = open(FrameType::kPlan);
+  io_.clock.advance(seconds(11));
+  EXPECT_EQ(gone_of(*call), WorkerEnd::kDeadline);
+  EXPECT_EQ(end(), WorkerEnd::kDeadline);
+}
+
 TEST_F(WorkerLinkTest, AStoppedProcessMissesItsDeadline) {
   WorkerLink::Options options = real_worker(folder_.write("m.script", ""));
   options.hang_after = seconds(10);

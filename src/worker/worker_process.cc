@@ -140,6 +140,7 @@ WorkerProcess::~WorkerProcess() {
   if (socket_ >= 0) ::close(socket_);
   if (pid_ < 0) return;
   ::kill(pid_, SIGKILL);
+  kill_what_it_started();
   while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
   }
 }
@@ -158,10 +159,25 @@ void WorkerProcess::kill(WorkerEnd verdict) {
   if (pid_ < 0 || our_verdict_) return;
   our_verdict_ = verdict;
   ::kill(pid_, SIGKILL);
+  kill_what_it_started();
+}
+
+bool WorkerProcess::has_ended() const {
+  if (pid_ < 0) return true;
+  siginfo_t info{};
+  // Its id stays taken, so that nobody else can be meant by it.
+  return ::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         info.si_pid == pid_;
+}
+
+/// It leads a process group of its own, whose number is its own while it is not reaped.
+void WorkerProcess::kill_what_it_started() const {
+  if (pid_ > 0) ::kill(-pid_, SIGKILL);
 }
 
 std::optional<WorkerProcess::End> WorkerProcess::try_reap() {
-  if (pid_ < 0) return std::nullopt;
+  if (pid_ < 0 || !has_ended()) return std::nullopt;
+  kill_what_it_started();
   int status = 0;
   const pid_t gone = ::waitpid(pid_, &status, WNOHANG);
   if (gone != pid_) return std::nullopt;

@@ -46,8 +46,13 @@ class WorkerProcess {
   /// Our end of the socketpair; the caller owns it from now on.
   int release_socket();
 
-  /// SIGKILL, with the reason. The first reason counts.
+  /// SIGKILL to it and to what it has started, with the reason. The first reason counts.
   void kill(WorkerEnd verdict);
+
+  /// It has ended, whether or not its verdict was taken. Does not block.
+  bool has_ended() const;
+  /// SIGKILL to what it has started and left behind.
+  void kill_what_it_started() const;
 
   /// A stop was asked for over the socket; exit code 0 is a clean end from now on.
   void expect_stop() { stop_requested_ = true; }
@@ -56,7 +61,8 @@ class WorkerProcess {
     WorkerEnd end;
     int wait_status;
   };
-  /// The verdict, once the process is gone; empty while it lives. Does not block.
+  /// The verdict, once the process is gone; empty while it lives. What it has started goes with it.
+  /// Does not block.
   std::optional<End> try_reap();
 
  private:
