@@ -251,14 +251,15 @@ class Arena:
             await asyncio.sleep(0.02)
 
     def note_crossing(self, crossed, changes):
-        """The first 503 after the crossing, from a probe's changes of status."""
+        """The first 503 after the crossing, from a probe's changes of status.
+
+        Nothing is noted where it was refused before that, for another reason.
+        """
         if crossed is None:
             return
         later = [moment for moment, status in changes if moment >= crossed and status == 503]
         before = [status for moment, status in changes if moment < crossed]
-        if before and before[-1] == 503 and not later:
-            self.row.crossings.append(0.0)  # Refused already, e.g. for the level before.
-        elif later:
+        if later and not (before and before[-1] == 503):
             self.row.crossings.append(later[0] - crossed)
 
     # --- the end ---

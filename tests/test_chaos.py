@@ -64,6 +64,8 @@ class Chaos:
         self.signal_worker(signal.SIGKILL)
         await asyncio.sleep(self.random.uniform(0.2, 1.5))
         (self.folder / "faulty").unlink()
+        # A worker that could not load is tried again after a second, then two, ...
+        await asyncio.sleep(2.5)
 
     async def shortage(self):
         floor = self.random.choice([CRITICAL, EMERGENCY])
@@ -88,6 +90,7 @@ class Chaos:
         end = time.monotonic() + SECONDS
         # Each at least once, in any order; then what comes.
         queue = self.random.sample(faults, len(faults))
+        faults += [self.kill, self.freeze]  # The most frequent ones.
         while time.monotonic() < end or queue:
             fault = queue.pop() if queue else self.random.choice(faults)
             await fault()
@@ -144,7 +147,8 @@ def test_after_random_faults_under_load_everything_is_as_it_was(serve_script, me
     group = memory_group(LIMIT)
     program = worker_program(tmp_path, f'eval "$(cat {tmp_path}/faulty)"')
     server = serve_script(group=group, model={"weights_mib": 40}, env={
-        **FLOORS, "PENSIEVE_WORKER_PROGRAM": str(program), "PENSIEVE_SERVER_HANG_SECONDS": "1"})
+        **FLOORS, "PENSIEVE_WORKER_PROGRAM": str(program), "PENSIEVE_SERVER_HANG_SECONDS": "1",
+        "PENSIEVE_MEMORY_RECOVERY_HOLD_MS": "200"})
     assert ask(server, "script: say hi").status_code == 200
     resident, descriptors = resident_bytes(server.pid), open_descriptors(server.pid)
     chaos = Chaos(server, group, tmp_path, source)
