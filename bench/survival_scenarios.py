@@ -13,8 +13,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from survival_arena import (CROSSING_MAX_SECONDS, GB, MIB, NO_FLOORS, CannotStart, nearest_rank,
-                            small_disk, stopped, user)
+from survival_arena import (AGAIN_MAX_SECONDS, CROSSING_MAX_SECONDS, GB, MIB, NO_FLOORS,
+                            CannotStart, nearest_rank, small_disk, stopped, user)
 
 # Floors in GB of 2^30 for the groups below: caution, warning, critical, emergency.
 REAL_LIMIT_MIB, REAL_FLOORS = 800, (0.30, 0.22, 0.15, 0.08)
@@ -189,7 +189,10 @@ async def crossings(arena):
     probe = arena.probe(server, SAY_HI)
     crossed = []
     for _ in range(CROSSINGS):
-        await asyncio.sleep(arena.random.uniform(0.2, 0.25))  # At any moment of its own sampling.
+        again = time.monotonic() + AGAIN_MAX_SECONDS
+        while (await arena.ask(server, SAY_HI)).kind != "answered" and time.monotonic() < again:
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(arena.random.uniform(0.05, 0.1))  # At any moment of its own sampling.
         crossed.append(await arena.reach(hog, arena.floor("critical") - 4 * MIB))
         await asyncio.sleep(0.06)
         await asyncio.to_thread(hog.tell, "hold", safe)

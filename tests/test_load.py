@@ -42,10 +42,17 @@ class Watch:
         self.descriptors = open_descriptors(server.pid)
         self.slowest = 0.0
         self.polls = 0
+        self.failure = None
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._look)
 
     def _look(self):
+        try:
+            self._poll()
+        except (OSError, AssertionError) as error:
+            self.failure = error
+
+    def _poll(self):
         while not self.over.wait(0.02):
             began = time.monotonic()
             connection = socket.create_connection(("127.0.0.1", self.server.port), timeout=20)
@@ -71,6 +78,7 @@ class Watch:
 
     def check(self, measured, what, growth_max, kept_max):
         """After the attack: everybody was answered in time, and nothing stays."""
+        assert self.failure is None, f"/health after {self.polls} answers: {self.failure!r}"
         assert self.polls > 0, "the server was never asked"
         wait_until(lambda: open_descriptors(self.server.pid) <= self.descriptors, 10,
                    f"descriptors back at {self.descriptors}")
