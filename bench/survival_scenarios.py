@@ -336,8 +336,10 @@ async def kernels_choice(arena):
     arena.traffic(server, 2, lambda: user(words(arena, 80), 24, stream=True), over)
     await asyncio.sleep(2)
     hog = arena.hog()
-    # More than is left, less than is left without the engine.
-    await asyncio.to_thread(hog.tell, "hold", hog_size(arena) + arena.group.available() + 60 * MIB)
+    # More than is left, less than is left without the engine; not so fast that the kernel, which
+    # needs a moment to take back what its victim held, chooses a second one.
+    wanted = hog_size(arena) + arena.group.available() + 60 * MIB
+    await asyncio.to_thread(hog.tell, "hold", wanted, 200)
     relief = await arena.relieve(hog)
     over.set()
     # The model is loaded anew, which takes its time.

@@ -52,8 +52,16 @@ class Held:
         return len(self.chunks) * CHUNK_BYTES
 
 
+def keep_pace(began, taken, mib_per_second):
+    if mib_per_second:
+        due = began + taken / (mib_per_second * CHUNK_BYTES)
+        time.sleep(max(0.0, due - time.monotonic()))
+
+
 def hog_main(folder, floor):
-    """hold BYTES | reach AVAILABLE_BYTES MIB_PER_S (0: at once) | cache FILE BYTES.
+    """hold BYTES [MIB_PER_S] | reach AVAILABLE_BYTES MIB_PER_S | cache FILE BYTES.
+
+    Without a rate, or with 0, all of it is taken at once; it is given back at once in any case.
 
     The answer says when the group's available memory went below `floor`: the moment before the
     piece was taken that did it, so that what is measured from there is an upper bound.
@@ -62,23 +70,21 @@ def hog_main(folder, floor):
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         command, *words = line.split()
-        crossed, began = None, time.monotonic()
+        crossed, began, start = None, time.monotonic(), held.size
+        rate = float(words[1]) if command != "cache" and len(words) > 1 else 0
         if command == "hold":
             while held.size < int(words[0]):
                 held.grow()
+                keep_pace(began, held.size - start, rate)
             while held.size > int(words[0]):
                 held.shrink()
         elif command == "reach":
-            wanted, rate = int(words[0]), float(words[1])
-            start = held.size
-            while group_available(folder) > wanted:
+            while group_available(folder) > int(words[0]):
                 before = time.monotonic()
                 held.grow()
                 if crossed is None and group_available(folder) < floor:
                     crossed = before
-                if rate:
-                    due = began + (held.size - start) / (rate * CHUNK_BYTES)
-                    time.sleep(max(0.0, due - time.monotonic()))
+                keep_pace(began, held.size - start, rate)
         elif command == "cache":
             with open(words[0], "wb") as file:
                 for _ in range(int(words[1]) // CHUNK_BYTES):
