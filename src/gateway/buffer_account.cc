@@ -99,7 +99,12 @@ std::expected<memory::Reservation, BufferShortage> BufferAccount::reserve(Bytes 
   }
   const Bytes floor = options_.floors.critical;
   if (*whole > kOrdinaryBytes) {
-    auto reserved = ledger_.try_reserve(amount, *memory.available, floor);
+    const std::optional<Bytes> available = memory.promisable();
+    if (!available) {
+      shortage.unknown = true;
+      return std::unexpected(shortage);
+    }
+    auto reserved = ledger_.try_reserve(amount, *available, floor);
     if (!reserved) {
       shortage.memory = reserved.error();
       return std::unexpected(shortage);

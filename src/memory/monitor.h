@@ -63,6 +63,13 @@ class Monitor {
     Floors floors;            // What `level` was measured against.
     std::uint64_t failed_reads = 0;  // Since start.
     std::string last_failure;        // Why the last attempt failed; empty where it did not.
+
+    /// What a promise may be made on: `available`, but only where the last attempt to read it
+    /// succeeded. While readings fail, the last good one serves for admission up to `stale_after`;
+    /// but others may have taken gigabytes meanwhile, and nothing looks at a promise again.
+    std::optional<Bytes> promisable() const {
+      return last_failure.empty() ? available : std::nullopt;
+    }
   };
 
   /// REQUIRES: options.floors.ordered(), stale_after and recovery_hold above zero, fresh_for not

@@ -43,9 +43,10 @@ CellBudget::Answer CellBudget::grant(const worker::NeedCells& need,
     refused.reason = fmt::format("the KV cache has its most cells already, {}", need.cells_now);
     return refused;
   }
-  if (!memory.available || memory.level >= memory::Level::kCritical) {
-    refused.reason = memory.available ? "the KV cache does not grow at this memory level"
-                                      : "the available memory cannot be read now";
+  const std::optional<Bytes> available = memory.promisable();
+  if (!available || memory.level >= memory::Level::kCritical) {
+    refused.reason = available ? "the KV cache does not grow at this memory level"
+                               : "the available memory cannot be read now";
     return refused;
   }
   const Bytes copy = rung_for(need.cells_now).resize_copy;
@@ -53,7 +54,7 @@ CellBudget::Answer CellBudget::grant(const worker::NeedCells& need,
     if (rung->cells <= need.cells_now) break;
     if (rung->cells > rung_for(need.cells_wanted).cells) continue;
     const Bytes floor = rung->cells > window_ ? floors_.caution : floors_.critical;
-    const auto extended = extend(sum(rung->estimate.total(), copy), *memory.available, floor);
+    const auto extended = extend(sum(rung->estimate.total(), copy), *available, floor);
     if (extended) {
       resizing_ = true;
       return worker::Resize{rung->cells};
@@ -73,9 +74,10 @@ std::optional<worker::Resize> CellBudget::shrink(std::uint32_t cells_used, bool 
   if (target.cells >= cells_) return std::nullopt;
   if (cells_used > 0) {
     // Without a reading nobody can say whether there is room for the copy.
-    if (!memory.available) return std::nullopt;
+    const std::optional<Bytes> available = memory.promisable();
+    if (!available) return std::nullopt;
     const Bytes with_copy = sum(reserved(), rung_for(cells_used).resize_copy);
-    if (!extend(with_copy, *memory.available, floors_.emergency)) return std::nullopt;
+    if (!extend(with_copy, *available, floors_.emergency)) return std::nullopt;
   }
   resizing_ = true;
   shrunk_at_ = now;

@@ -94,9 +94,12 @@ void Pool::follow(const memory::Orders& orders) {
 /// the worker says that it holds no more than the new budget.
 void Pool::follow_limits(memory::Rung rung, const memory::Monitor::Status& memory) {
   const Bytes held = parked_ ? parked_->held() : Bytes();
-  const Bytes spare = memory.available
-                          ? ledger_.largest_that_fits(*memory.available, options_.floors.caution)
-                          : Bytes();
+  const std::optional<Bytes> available = memory.promisable();
+  // A reading failed: what is promised stays, and nothing is added, until one succeeds or the level
+  // says that we do not know.
+  if (memory.available && !available) return;
+  const Bytes spare =
+      available ? ledger_.largest_that_fits(*available, options_.floors.caution) : Bytes();
   const ScalingMost most{.sequences = options_.sequences_max,
                          .step_tokens = kStepTokensMax,
                          .parked = options_.parked_bytes_max,
@@ -105,8 +108,8 @@ void Pool::follow_limits(memory::Rung rung, const memory::Monitor::Status& memor
   // Idle KV is a cache too: cells for it come only out of what is above the caution floor.
   limits.caches_grow = limits.caches_grow && budget_->next_rung_takes() <= spare;
   if (limits.parked_bytes_max > held) {
-    auto more = ledger_.try_reserve(saturating_sub(limits.parked_bytes_max, held),
-                                    *memory.available, options_.floors.caution);
+    auto more = ledger_.try_reserve(saturating_sub(limits.parked_bytes_max, held), *available,
+                                    options_.floors.caution);
     if (!more) {
       limits.parked_bytes_max = held;
     } else if (parked_) {
