@@ -91,7 +91,7 @@ asio::awaitable<Pool::Acquired> Pool::acquire() {
       co_return link_;
     }
     if (state_ == State::kUnloaded) {
-      if (failure_ && (tried || clock_.now() < retry_not_before_)) {
+      if (failure_ && (tried || (clock_.now() < retry_not_before_ && !may_fit_now()))) {
         co_return std::unexpected(*failure_);
       }
       tried = true;
@@ -120,8 +120,10 @@ asio::awaitable<void> Pool::load_and_tell() {
     co_return;
   }
   failure_ = loaded.error();
+  total_at_failure_ = monitor_.status().total;
   if (failure_->kind == LoadFailure::Kind::kNotNow) ++refusals_;
   log::warning("the model {} is not loaded: {}", options_.model.id, failure_->message);
+  retry_not_before_ = {};
   if (failure_->kind != LoadFailure::Kind::kNotNow) {
     backoff_ = std::clamp(backoff_ * 2, kBackoffFirst, kBackoffMax);
     retry_not_before_ = clock_.now() + backoff_;
@@ -248,6 +250,13 @@ std::expected<Pool::Rungs, LoadFailure> Pool::choose_window(std::vector<engine::
   return Rungs{std::move(plans), window};
 }
 
+/// "Never" was said of a limit that has been raised since: there is no point in waiting then.
+bool Pool::may_fit_now() const {
+  const std::optional<Bytes> total = monitor_.status().total;
+  return failure_->kind == LoadFailure::Kind::kNever && total && total_at_failure_ &&
+         *total > *total_at_failure_;
+}
+
 /// Whether the whole machine, or what encloses us, would be enough. What earlier runs took above
 /// the estimate does not count: it says "not now", never "never".
 bool Pool::fits_ever(const engine::Plan& plan) const {
@@ -291,16 +300,17 @@ asio::awaitable<Pool::Loaded> Pool::reserve_and_load(Rungs rungs) {
 
 std::expected<void, LoadFailure> Pool::reserve(const engine::Plan& first) {
   const memory::Monitor::Status memory = monitor_.check();
-  if (!memory.available || !memory.total) {
+  const std::optional<Bytes> available = memory.promisable();
+  if (!available) {
     return std::unexpected(
         too_large(first, "the available memory cannot be read now", LoadFailure::Kind::kNotNow));
   }
-  const auto reserved = budget_->reserve_first(*memory.available);
+  const auto reserved = budget_->reserve_first(*available);
   if (reserved) return {};
   const Bytes needed = first.estimate.total();
   const Bytes uncorrected = saturating_sub(needed, reconciler_.status().raised);
   if (uncorrected < needed &&
-      uncorrected <= ledger_.largest_that_fits(*memory.available, options_.floors.critical)) {
+      uncorrected <= ledger_.largest_that_fits(*available, options_.floors.critical)) {
     reconciler_.doubt();
   }
   return std::unexpected(

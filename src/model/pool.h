@@ -163,6 +163,7 @@ class Pool {
   boost::asio::awaitable<std::expected<worker::Frame, LoadFailure>> answer(worker::Call& call);
   std::expected<void, LoadFailure> reserve(const engine::Plan& first);
   bool fits_ever(const engine::Plan& plan) const;
+  bool may_fit_now() const;
   Bytes reserved() const;
   Result<void> on_frame(std::uint64_t generation, const worker::Frame& frame);
   void on_need(const worker::NeedCells& need);
@@ -194,10 +195,11 @@ class Pool {
   TimePoint limits_at_{};
   bool spilling_ = false;  // The last orders were to spill.
   std::optional<engine::ModelInfo> info_;
-  std::optional<LoadFailure> failure_;  // Of the last load.
-  std::optional<LoadFailure> stopped_;  // Why the load that is under way was stopped, if it was.
-  bool dropped_ = false;                // This worker was killed to free memory.
-  TimePoint used_at_{};                 // When a request was last seen with the worker.
+  std::optional<LoadFailure> failure_;     // Of the last load.
+  std::optional<Bytes> total_at_failure_;  // All the memory there was then.
+  std::optional<LoadFailure> stopped_;     // Why the load that is under way was stopped, if it was.
+  bool dropped_ = false;                   // This worker was killed to free memory.
+  TimePoint used_at_{};                    // When a request was last seen with the worker.
   std::uint64_t refusals_ = 0;
   TimePoint retry_not_before_{};
   Duration backoff_{};

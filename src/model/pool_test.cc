@@ -224,6 +224,26 @@ TEST_F(PoolTest, WithoutAReadingOfTheMemoryNothingIsLoaded) {
   EXPECT_NE(refused.message.find("cannot be read"), std::string::npos) << refused.message;
 }
 
+TEST_F(PoolTest, NothingIsPromisedOnAReadingThatIsNotOfThisMoment) {
+  make_pool("plan_mib 1\n");
+  monitor_.sample();
+  source_.fail("meminfo vanished");
+  io_.clock.advance(milliseconds(100));
+  EXPECT_EQ(failure().kind, Kind::kNotNow);
+  EXPECT_TRUE(monitor_.status().available) << "good enough for admission";
+}
+
+TEST_F(PoolTest, NeverIsTakenBackAtOnceWhereTheLimitIsRaised) {
+  make_pool("plan_mib 3000\n");
+  source_.set({2_GiB, 2_GiB, "cgroup /small"});
+  EXPECT_EQ(failure().kind, Kind::kNever);
+  source_.set({2_GiB, 8_GiB, "cgroup /larger"});
+  io_.clock.advance(milliseconds(100));
+  EXPECT_EQ(failure().kind, Kind::kNotNow);
+  set_available(8_GiB);
+  EXPECT_NE(worker(), nullptr) << "what was said of the smaller limit delays nothing any more";
+}
+
 TEST_F(PoolTest, AWorkerThatWasKilledIsReplacedAtTheNextRequest) {
   make_pool("plan_mib 100\n");
   const auto first = worker();
