@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# ./dev test: every test there is, in five stages; the last line is the sum.
+# ./dev test: every test there is, in six stages; the last line is the sum.
 #
 #   scripts/test.sh                     all stages
-#   scripts/test.sh STAGE [ARGUMENTS]   check unit release e2e isolation; arguments go to the runner
+#   scripts/test.sh STAGE [ARGUMENTS]   check unit release sim e2e isolation; arguments go on
 #
 # A stage that runs nothing has failed, and a skipped test counts as failed: silence proves nothing.
 set -uo pipefail
 . "$(dirname "$0")/common.sh"
 cd "$root"
 
-stages=(check unit release e2e isolation)
+stages=(check unit release sim e2e isolation)
 arguments=()
 if [ $# -gt 0 ]; then
   case " ${stages[*]} " in
@@ -60,6 +60,15 @@ stage_unit() { run_ctest dev; }
 stage_release() {
   scripts/setup/models.sh >/dev/null || { count 0 1; return; }
   run_ctest release
+}
+
+# Each seed of the simulated gateway is a test (tests/sim).
+stage_sim() {
+  scripts/build.sh release pensieve_sim || { count 0 1; return; }
+  local output="$results/sim"
+  build/release/pensieve_sim ${arguments[@]+"${arguments[@]}"} | tee "$output"
+  # shellcheck disable=SC2046  # Two words on purpose.
+  count $(sed -n '$s/^\([0-9]*\) seeds passed, \([0-9]*\) failed.*/\1 \2/p' "$output")
 }
 
 stage_e2e() {

@@ -22,7 +22,7 @@ namespace pensieve::worker {
 /// What follows a sequence is a function of all its tokens, so an answer proves that the engine
 /// held exactly what the loop believes. Faults and the shape of answers are public members.
 /// Thread-safety: one thread, except append_piece() and ends_generation().
-class FakeEngine final : public engine::Engine {
+class FakeEngine : public engine::Engine {
  public:
   using Token = engine::Token;
   using Tokens = std::vector<Token>;
