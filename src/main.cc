@@ -33,6 +33,7 @@
 #include "memory/report.h"
 #include "model/catalogue.h"
 #include "model/estimate_book.h"
+#include "model/planner.h"
 #include "worker/worker_groups.h"
 #include "worker/worker_link.h"
 
@@ -341,6 +342,80 @@ std::vector<cli::Proof> prove_guard(const config::Settings& settings) {
   return proofs;
 }
 
+cli::MemoryNow memory_of_machine(const config::Settings& settings) {
+  cli::MemoryNow now{.source = "this machine", .available = {}, .total = {}};
+  now.floor = floors_of(settings).critical.count();
+  Result<std::unique_ptr<memory::MemorySource>> source = memory::open_machine_memory();
+  const Result<memory::Reading> reading =
+      source ? (*source)->read() : std::unexpected(source.error());
+  if (!reading) return now;  // Not known, and shown as that.
+  now.available = reading->available.count();
+  now.total = reading->total.count();
+  return now;
+}
+
+cli::PlanReport report_of(const model::PlanQuestion& question, const model::PlanAnswer& answer,
+                          cli::MemoryNow memory) {
+  const engine::MemoryEstimate& estimate = answer.plan.estimate;
+  cli::PlanReport report{.model = question.model.id,
+                         .engine = question.model.engine,
+                         .path = question.model.path,
+                         .context_tokens = answer.plan.context_tokens,
+                         .context_train_tokens = answer.plan.context_train_tokens,
+                         .parallel = question.sequences_max,
+                         .weights_mapped_bytes = estimate.weights_mapped.count(),
+                         .weights_copied_bytes = estimate.weights_copied.count(),
+                         .kv_bytes = estimate.kv.count(),
+                         .compute_bytes = estimate.compute.count(),
+                         .process_bytes = estimate.process.count(),
+                         .raised_bytes = answer.raised.count(),
+                         .lowered_bytes = answer.lowered.count(),
+                         .largest_now = answer.largest_now,
+                         .largest_ever = answer.largest_ever,
+                         .last_run = {},
+                         .memory = std::move(memory)};
+  if (answer.experience) {
+    const model::Run& last = answer.experience->last;
+    report.last_run = {.runs = answer.experience->runs,
+                       .planned_bytes = last.planned.count(),
+                       .peak_bytes = last.peak.count(),
+                       .resident_peak_bytes = last.resident_peak.count(),
+                       .was_full = last.was_full};
+  }
+  return report;
+}
+
+std::expected<cli::PlanReport, cli::PlanFailure> plan(const config::Settings& settings,
+                                                      const std::optional<cli::MemoryNow>& server) {
+  const model::Catalogue catalogue(settings.models.directory);
+  Result<model::ModelFile> file = catalogue.resolve(settings.model, config::name(settings.engine));
+  if (!file) {
+    return std::unexpected(
+        cli::PlanFailure{cli::ExitCode::kModelUnavailable, file.error().message});
+  }
+  cli::MemoryNow memory = server ? *server : memory_of_machine(settings);
+  model::PlanQuestion question{.model = std::move(*file),
+                               .worker_program = settings.worker.program,
+                               .context_tokens = settings.context,
+                               .sequences_max = settings.parallel,
+                               .threads = std::max(1U, std::thread::hardware_concurrency()),
+                               .floors = floors_of(settings),
+                               .estimates_path = model::default_estimates_path(),
+                               .room_now = {},
+                               .room_ever = {}};
+  // What a server does by itself before it would refuse: the idle model goes.
+  if (const auto room = memory.room_after_unload()) question.room_now = Bytes(*room);
+  if (const auto room = memory.room_ever()) question.room_ever = Bytes(*room);
+  log::start("plan", log::Severity::kError);
+  auto answer = model::plan_model(question, steady_clock());
+  log::stop();
+  if (!answer) {
+    return std::unexpected(
+        cli::PlanFailure{cli::ExitCode::kModelUnavailable, answer.error().message});
+  }
+  return report_of(question, *answer, std::move(memory));
+}
+
 }  // namespace
 }  // namespace pensieve
 
@@ -348,5 +423,6 @@ int main(int argc, char** argv) {
   return pensieve::cli::run(argc, argv,
                             {.serve = pensieve::serve,
                              .machine = pensieve::machine,
-                             .prove_guard = pensieve::prove_guard});
+                             .prove_guard = pensieve::prove_guard,
+                             .plan = pensieve::plan});
 }

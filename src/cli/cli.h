@@ -3,11 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <expected>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cli/exit_code.h"
+#include "cli/plan.h"
 #include "config/load.h"
 
 namespace pensieve::cli {
@@ -40,6 +43,10 @@ struct Hooks {
   /// Memory, cgroup and pressure figures of this machine.
   std::function<std::vector<Section>(const config::Settings&)> machine;
   std::function<std::vector<Proof>(const config::Settings&)> prove_guard;
+  /// What settings.model would take, against a server's memory or, without one, this machine's.
+  std::function<std::expected<PlanReport, PlanFailure>(const config::Settings&,
+                                                       const std::optional<MemoryNow>& server)>
+      plan;
 };
 
 /// Runs one command. REQUIRES: all hooks are set. Returns the exit status (cli/exit_code.h); every

@@ -77,6 +77,7 @@ struct CommandLine {
   std::map<std::string, std::string> flags;  // By name; empty where not given.
   RunOptions run;
   std::string prompt;
+  std::string planned_model;
   double temperature = 0;
   CLI::Option* temperature_option = nullptr;
   bool as_json = false;
@@ -94,6 +95,7 @@ struct CommandLine {
     add("serve", "Serve the model until Ctrl+C or `pensieve stop`");
     add_run();
     with_json(add("health", "Show the server's memory level and whether it accepts requests"));
+    add_plan();
     with_json(add("ps", "Show the loaded models and what they hold"));
     add("stop", "End the server after its running requests");
     add("clear-cache", "Free what the server's engines keep for later, and say how much");
@@ -128,6 +130,13 @@ struct CommandLine {
   CLI::App* with_json(CLI::App* command) {
     command->add_flag("--json", as_json, "Print JSON");
     return command;
+  }
+
+  void add_plan() {
+    CLI::App* command = with_json(
+        add("plan", "Show what a model would take, whether that fits, and which window would"));
+    command->add_option("MODEL", planned_model,
+                        "As for --model; default: the model of the settings");
   }
 
   void add_run() {
@@ -176,6 +185,12 @@ int dispatch(CommandLine& line, const config::LoadedSettings& loaded, const std:
   if (command == "config") return status(show_settings(loaded, line.as_json, console));
   if (command == "doctor") return status(examine(settings, path, hooks, console));
   if (command == "version") return status(show_version(settings, console));
+  if (command == "plan") {
+    config::Settings planned = settings;
+    if (!line.planned_model.empty()) planned.model = line.planned_model;
+    const Endpoint server = endpoint_of(settings);
+    return status(show_plan(planned, server, hooks, line.as_json, console));
+  }
   if (settings.port == 0) {
     return status(report(console, ExitCode::kUsage,
                          "--port: 0 means any free port to a server; name the one it printed"));
@@ -193,7 +208,7 @@ int dispatch(CommandLine& line, const config::LoadedSettings& loaded, const std:
 }  // namespace
 
 int run(int argc, char** argv, const Hooks& hooks) {
-  PENSIEVE_CHECK(hooks.serve && hooks.machine && hooks.prove_guard);
+  PENSIEVE_CHECK(hooks.serve && hooks.machine && hooks.prove_guard && hooks.plan);
   config::Sources sources;
   sources.environment = process_environment();
   const Console console = process_console(sources.environment);

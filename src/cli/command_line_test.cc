@@ -27,6 +27,9 @@ class CommandLineTest : public testing::Test {
     };
     hooks_.machine = [](const config::Settings&) { return std::vector<Section>(); };
     hooks_.prove_guard = [](const config::Settings&) { return std::vector<Proof>(); };
+    hooks_.plan = [](const config::Settings&, const std::optional<MemoryNow>&) {
+      return PlanReport();
+    };
   }
   ~CommandLineTest() override { fs::remove_all(folder_); }
 

@@ -32,6 +32,12 @@ ExitCode show_models(const Endpoint& endpoint, bool as_json, const Console& cons
 /// Asks the server to end and waits until its port is closed, at most `limit`.
 ExitCode stop_server(const Endpoint& endpoint, Duration limit, const Console& console);
 
+/// Asks the server at `endpoint`, where there is one, what memory it has and has promised.
+ExitCode show_plan(const config::Settings& settings, const Endpoint& endpoint, const Hooks& hooks,
+                   bool as_json, const Console& console);
+/// Empty where no server answers, or one that does not say.
+std::optional<MemoryNow> memory_of_server(const Endpoint& endpoint);
+
 ExitCode clear_cache(const Endpoint& endpoint, const Console& console);
 
 /// Valid TOML, one `key = value  # from origin` per line.

@@ -89,6 +89,7 @@ class BufferAccount {
 
   Bytes held() const { return held_; }
   Bytes bytes_max() const { return options_.bytes_max; }
+  const memory::Floors& floors() const { return options_.floors; }
 
  private:
   friend class BufferCharge;

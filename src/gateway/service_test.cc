@@ -219,7 +219,8 @@ TEST(Service, PsTellsWhatTheModelDoes) {
         fmt::format(R"("pid":{},"context_tokens":8192,"parallel":4,"requests_active":1,)"
                     R"("requests_running":1,"requests_waiting":0,)",
                     server.pool().status().pid),
-        std::string(R"("worker_ends":{},"protections":[{"name":)")}) {
+        std::string(R"("worker_ends":{},"protections":[{"name":)"),
+        std::string(R"(],"memory":{"level":"Safe","available_bytes":8589934592,)")}) {
     EXPECT_NE(body.find(part), std::string::npos) << body;
   }
 }

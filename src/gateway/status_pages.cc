@@ -133,7 +133,19 @@ HttpResponse StatusPages::ps(const Serving& serving) {
       {"uptime_seconds", std::chrono::duration_cast<std::chrono::seconds>(status.uptime).count()},
       {"worker_ends", std::move(ends)},
       {"protections", to_json(status.protections)}};
-  return json_page({{"models", json::array{std::move(model)}}});
+  const memory::Monitor::Status memory = monitor_.status();
+  const auto figure = [](const std::optional<Bytes>& bytes) {
+    return bytes ? json::value(bytes->count()) : json::value(nullptr);
+  };
+  return json_page({{"models", json::array{std::move(model)}},
+                    {"memory",
+                     {{"level", memory::name(memory.level)},
+                      {"available_bytes", figure(memory.available)},
+                      {"total_bytes", figure(memory.total)},
+                      {"promised_bytes", ledger_.promised().count()},
+                      {"outstanding_bytes", ledger_.outstanding().count()},
+                      {"buffers_bytes", buffers_.held().count()},
+                      {"floor_bytes", buffers_.floors().critical.count()}}}});
 }
 
 HttpResponse StatusPages::history(const Serving& serving) {

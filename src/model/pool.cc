@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "memory/admission.h"
 #include "memory/report.h"
+#include "model/worker_arguments.h"
 
 namespace pensieve::model {
 namespace {
@@ -151,7 +152,7 @@ asio::awaitable<Pool::Loaded> Pool::load() {
   auto link = options_.start_worker(
       executor_, clock_,
       {.program = options_.worker_program,
-       .args = worker_args(),
+       .args = worker_arguments(options_.model, options_.floors, options_.debug_log),
        .hang_after = std::max(options_.hang_after, kPlanWaitLeast),
        .on_frame = [this, generation](const Frame& frame) { return on_frame(generation, frame); }},
       [this, generation](const worker::WorkerGone& gone) { on_worker_end(generation, gone); });
@@ -348,19 +349,6 @@ engine::LoadOptions Pool::load_options(std::uint32_t context, std::uint32_t cell
           .sequences_max = options_.sequences_max,
           .step_tokens_max = kStepTokensMax,
           .threads = options_.threads};
-}
-
-std::vector<std::string> Pool::worker_args() const {
-  const memory::Floors& floors = options_.floors;
-  std::vector<std::string> args{"--engine", options_.model.engine, "--floors-bytes"};
-  for (const Bytes floor : {floors.caution, floors.warning, floors.critical, floors.emergency}) {
-    args.push_back(std::to_string(floor.count()));
-  }
-  // All that the worker can read, and with whom it dies.
-  args.insert(args.end(),
-              {"--model", options_.model.path, "--gateway", std::to_string(::getpid())});
-  if (options_.debug_log) args.emplace_back("--debug");
-  return args;
 }
 
 void Pool::on_worker_end(std::uint64_t generation, const worker::WorkerGone& gone) {

@@ -177,7 +177,6 @@ class Pool {
                         LoadFailure::Kind kind) const;
   engine::LoadOptions load_options(std::uint32_t context, std::uint32_t cells,
                                    std::uint32_t cells_max) const;
-  std::vector<std::string> worker_args() const;
   void on_worker_end(std::uint64_t generation, const worker::WorkerGone& gone);
 
   boost::asio::any_io_executor executor_;
