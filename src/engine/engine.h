@@ -37,6 +37,16 @@ struct Prompt {
   bool continues_last = false;
 };
 
+/// Bytes of text that a window of so many tokens takes at most. English has four a token and runs
+/// of spaces up to 128, so it is a limit that only such runs meet before the window does. It bounds
+/// what tokenising takes: measured up to 155 times the text, and 37 for English.
+constexpr std::uint64_t prompt_bytes_max(std::uint32_t context_tokens) {
+  constexpr std::uint64_t kPromptBytesPerToken = 16;
+  constexpr std::uint64_t kLeast = 64ULL << 10;
+  const std::uint64_t bytes = kPromptBytesPerToken * context_tokens;
+  return bytes > kLeast ? bytes : kLeast;
+}
+
 /// Unset means the engine's default for the model; the request decides where it says something.
 struct Sampling {
   std::optional<float> temperature;   // 0 is greedy. In [0, 2].

@@ -65,8 +65,14 @@ Bytes process_bytes(const LoadOptions& options, std::uint64_t vocabulary) {
   constexpr std::uint64_t kProgram = 48ULL << 20;  // Code, heap, graphs, template; 30 MB measured.
   constexpr std::uint64_t kPerPiece = 240;         // Text, score, two hash maps; 190 measured.
   constexpr std::uint64_t kPerCell = 192;  // Position, set of sequences, a node of a std::set.
+  // One prompt at a time is parsed and tokenised; its tokens wait with those of others.
+  constexpr std::uint64_t kPerPromptByte = 160;
+  constexpr std::uint64_t kWaitingPrompts = 64;
+  const std::uint64_t prompts =
+      kPerPromptByte * prompt_bytes_max(options.context_tokens) +
+      (kWaitingPrompts + options.sequences_max) * sizeof(Token) * options.context_tokens;
   const std::uint64_t logits = options.sequences_max * vocabulary * sizeof(float);
-  return Bytes(kProgram + kPerPiece * vocabulary + kPerCell * options.cells + logits);
+  return Bytes(kProgram + kPerPiece * vocabulary + kPerCell * options.cells + prompts + logits);
 }
 
 /// A saved state of all sequences has the rows of the used cells, and for each cell its position

@@ -111,7 +111,7 @@ TEST(Buffers, AThousandLargeBodiesHoldNoMoreThanTheBound) {
 }
 
 TEST(Buffers, AnAbortAtAnyPointOfARequestLeavesNothingBehind) {
-  TestServer server;
+  TestServer server(with_wide_window());
   EXPECT_EQ(server.answer(ask("say hello")).status, 200U);
   ASSERT_TRUE(server.wait_until([&] { return is_empty(server); }));
   const Bytes models = server.ledger().promised();
@@ -172,6 +172,14 @@ TEST(Buffers, ABodyInChunksEndsWhereTheRoomEnds) {
   const Answer answer = probe.answer();
   EXPECT_EQ(answer.status, 503U);
   EXPECT_NE(answer.body.find("of 512.0MB are in use"), std::string::npos) << answer.body;
+}
+
+TEST(Buffers, APromptThatNoWindowTakesIsNotSentToTheWorker) {
+  TestServer server;
+  const Answer answer = server.answer(large(8192 * 16 + 1, "say hello"));
+  EXPECT_EQ(answer.status, 400U);
+  EXPECT_NE(answer.body.find("prompt is too long: 32"), std::string::npos) << answer.body;
+  EXPECT_NE(answer.body.find("tokens > 8191 maximum"), std::string::npos) << answer.body;
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "gateway/service.h"
 #include "memory/admission.h"
+#include "worker/prompt_limit.h"
 
 namespace pensieve::gateway {
 namespace {
@@ -98,6 +99,7 @@ MessageRelay::~MessageRelay() {
 }
 
 asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
+  prompt_bytes_ = worker::text_bytes(request_.prompt);
   payload_ = worker::encode(worker::GenerateRequest{.prompt = std::exchange(request_.prompt, {}),
                                                     .output_tokens_max = request_.output_tokens_max,
                                                     .stop_sequences = request_.stop_sequences,
@@ -110,6 +112,10 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
       // Named, because g++ 12 loses its way with a conditional inside a co_await expression.
       const api::ApiError error = early_end_ ? *early_end_ : error_for(link.error());
       co_await end_with_error(error);
+      co_return unsent_error_;
+    }
+    if (const auto problem = worker::too_long(prompt_bytes_, pool_.status().info->context_tokens)) {
+      co_await end_with_error(api::invalid_request(*problem));
       co_return unsent_error_;
     }
     auto hold = charge_frame();

@@ -76,6 +76,7 @@ class MessageRelay {
   const Headers headers_;
   const TimePoint began_at_;
 
+  std::uint64_t prompt_bytes_ = 0;
   std::string payload_;           // For the worker; kept while another may have to be asked.
   std::string answer_;            // Not streamed: the text so far.
   std::size_t call_covered_ = 0;  // Bytes of text that the request is charged for.

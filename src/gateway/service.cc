@@ -15,6 +15,7 @@
 #include "gateway/message_relay.h"
 #include "memory/admission.h"
 #include "memory/report.h"
+#include "worker/prompt_limit.h"
 
 namespace pensieve::gateway {
 namespace {
@@ -231,6 +232,11 @@ asio::awaitable<void> Service::count_tokens(Exchange& exchange, const std::strin
   for (int attempt = 0; attempt < 2; ++attempt) {
     const model::Pool::Acquired link = co_await pool_.acquire();
     if (!link) co_return co_await fail(exchange, request_id, error_for(link.error()));
+    if (const auto problem =
+            worker::too_long(worker::text_bytes(request->prompt),
+                             pool_.status().info->context_tokens, worker::kCountedPromptsMax)) {
+      co_return co_await fail(exchange, request_id, api::invalid_request(*problem));
+    }
     auto hold = std::make_shared<BufferCharge>(exchange.charge().split(Bytes(payload.size())));
     auto call = (*link)->open(worker::FrameType::kCountTokens, payload, std::move(hold));
     if (!call) {

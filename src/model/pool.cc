@@ -1,7 +1,5 @@
 #include "model/pool.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 

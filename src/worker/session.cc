@@ -23,6 +23,7 @@
 #include "worker/frame.h"
 #include "worker/messages.h"
 #include "worker/process_memory.h"
+#include "worker/prompt_limit.h"
 #include "worker/worker_end.h"
 
 namespace pensieve::worker {
@@ -275,6 +276,9 @@ void Session::generate(const Frame& frame) {
   Result<GenerateRequest> request = decode_generate_request(frame.payload);
   if (!request) return send_failure(frame.request, request.error());
   if (!loop_) return send_failure(frame.request, {Code::kUnavailable, "no model is loaded"});
+  if (auto problem = too_long(text_bytes(request->prompt), context_tokens_)) {
+    return send_failure(frame.request, {Code::kInvalidArgument, std::move(*problem)});
+  }
   Result<std::vector<engine::Token>> tokens = engine_->tokenize(request->prompt);
   if (!tokens) return send_failure(frame.request, tokens.error());
   // One cell is for the first token of the answer.
@@ -298,10 +302,13 @@ void Session::count_tokens(const Frame& frame) {
   const Result<engine::Prompt> prompt = decode_prompt(frame.payload);
   if (!prompt) return send_failure(frame.request, prompt.error());
   if (!loop_) return send_failure(frame.request, {Code::kUnavailable, "no model is loaded"});
-  const Result<std::vector<engine::Token>> tokens = engine_->tokenize(*prompt);
+  const Result<std::uint64_t> tokens =
+      worker::count_tokens(*engine_, *prompt, context_tokens_, [this] {
+        ticks_.fetch_add(1, std::memory_order_relaxed);
+        send_heartbeat_if_due();
+      });
   if (!tokens) return send_failure(frame.request, tokens.error());
-  send(FrameType::kCounted, frame.request,
-       encode(Counted{static_cast<std::uint32_t>(tokens->size())}));
+  send(FrameType::kCounted, frame.request, encode(Counted{static_cast<std::uint32_t>(*tokens)}));
 }
 
 void Session::send_heartbeat_if_due() {
