@@ -23,6 +23,7 @@ std::string large(std::size_t bytes, std::string_view script, std::string_view m
 TestServer::Options with_wide_window() {
   TestServer::Options options;
   options.model_lines = "context_tokens 1000000";
+  options.pool.context_tokens = 1'000'000;
   return options;
 }
 
