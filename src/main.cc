@@ -87,6 +87,9 @@ gateway::ServerOptions server_options(const config::Settings& settings, model::M
   options.pool.floors = floors;
   options.pool.hang_after = std::chrono::seconds(settings.server.hang_seconds);
   options.pool.debug_log = settings.log_level == log::Severity::kDebug;
+  options.pool.parked_bytes_max = bytes_of_gb(settings.cache.memory_max_gb);
+  options.pool.stored_bytes_max = bytes_of_gb(settings.cache.disk_max_gb);
+  if (settings.cache.disk_max_gb > 0) options.pool.prefix_directory = settings.cache.directory;
   return options;
 }
 

@@ -20,6 +20,7 @@
 #include "memory/machine_memory.h"
 #include "sandbox/model_files.h"
 #include "sandbox/sandbox.h"
+#include "worker/prefix_folder.h"
 #include "worker/session.h"
 #include "worker/worker_end.h"
 #include "worker/worker_process.h"
@@ -62,6 +63,7 @@ struct Arguments {
   std::string own_memory_group;       // Empty where there is none.
   std::string model;                  // Empty: no model can be read.
   std::vector<std::string> writable;  // Folders.
+  std::string prefixes;               // Folder for prefixes; empty: none are stored.
   std::optional<pid_t> gateway;
 };
 
@@ -84,7 +86,7 @@ std::optional<memory::Floors> floors_from(const std::string* texts) {
 }
 
 /// `--engine NAME --floors-bytes CAUTION WARNING CRITICAL EMERGENCY [--model FILE] [--gateway PID]
-///  [--writable FOLDER]... [--own-memory-group NAME] [--debug]`
+///  [--writable FOLDER]... [--prefixes FOLDER] [--own-memory-group NAME] [--debug]`
 std::optional<Arguments> parse(const std::vector<std::string>& args) {
   Arguments parsed;
   for (std::size_t i = 0; i < args.size(); ++i) {
@@ -100,6 +102,8 @@ std::optional<Arguments> parse(const std::vector<std::string>& args) {
       parsed.engine = args[++i];
     } else if (args[i] == "--model" && left > 0) {
       parsed.model = args[++i];
+    } else if (args[i] == "--prefixes" && left > 0) {
+      parsed.prefixes = args[++i];
     } else if (args[i] == "--writable" && left > 0) {
       parsed.writable.push_back(args[++i]);
     } else if (args[i] == "--own-memory-group" && left > 0) {
@@ -120,6 +124,10 @@ sandbox::Wanted walls_for(const Arguments& arguments) {
   wanted.writable_folders = arguments.writable;
   wanted.parent = arguments.gateway;
   wanted.last_descriptor = worker::kWorkerSocketFd;
+  // It has to be there for a rule about it. Where it cannot be made the store will say so.
+  if (!arguments.prefixes.empty() && worker::make_prefix_folder(arguments.prefixes)) {
+    wanted.writable_folders.push_back(arguments.prefixes);
+  }
   if (arguments.model.empty()) return wanted;
   wanted.readable = sandbox::model_files(arguments.model);
   // A script may make marker files ("once FILE") beside its model. What a script is asked to do is
@@ -173,6 +181,7 @@ int run(const std::vector<std::string>& args) {
     options.version = PENSIEVE_VERSION;
     options.floors = arguments->floors;
     options.protections = std::move(protections);
+    options.prefix_directory = arguments->prefixes;
     return worker::serve_session(worker::kWorkerSocketFd, entry.make, **source, steady_clock(),
                                  options);
   }

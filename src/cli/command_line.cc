@@ -81,6 +81,7 @@ struct CommandLine {
   double temperature = 0;
   CLI::Option* temperature_option = nullptr;
   bool as_json = false;
+  bool stored_too = false;
   bool template_only = false;
 
   CommandLine() {
@@ -98,7 +99,8 @@ struct CommandLine {
     add_plan();
     with_json(add("ps", "Show the loaded models and what they hold"));
     add("stop", "End the server after its running requests");
-    add("clear-cache", "Free what the server's engines keep for later, and say how much");
+    add("clear-cache", "Free what the server's engines keep for later, and say how much")
+        ->add_flag("--stored", stored_too, "And remove what is kept on disk");
     CLI::App* config = with_json(add("config", "Show every setting and where it comes from"));
     config->add_flag("--template", template_only, "Print a documented settings file instead");
     add("doctor", "Examine this machine and prove the memory guard");
@@ -199,7 +201,7 @@ int dispatch(CommandLine& line, const config::LoadedSettings& loaded, const std:
   if (command == "run") return status(run_command(line, loaded, console));
   if (command == "health") return status(show_health(endpoint, line.as_json, console));
   if (command == "ps") return status(show_models(endpoint, line.as_json, console));
-  if (command == "clear-cache") return status(clear_cache(endpoint, console));
+  if (command == "clear-cache") return status(clear_cache(endpoint, line.stored_too, console));
   PENSIEVE_CHECK(command == "stop");
   const std::uint32_t limit = std::max(kStopSecondsLeast, settings.server.drain_seconds + 10);
   return status(stop_server(endpoint, std::chrono::seconds(limit), console));

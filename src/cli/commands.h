@@ -38,7 +38,8 @@ ExitCode show_plan(const config::Settings& settings, const Endpoint& endpoint, c
 /// Empty where no server answers, or one that does not say.
 std::optional<MemoryNow> memory_of_server(const Endpoint& endpoint);
 
-ExitCode clear_cache(const Endpoint& endpoint, const Console& console);
+/// `stored_too`: also what is on disk.
+ExitCode clear_cache(const Endpoint& endpoint, bool stored_too, const Console& console);
 
 /// Valid TOML, one `key = value  # from origin` per line.
 ExitCode show_settings(const config::LoadedSettings& loaded, bool as_json, const Console& console);

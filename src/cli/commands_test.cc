@@ -171,9 +171,16 @@ TEST_F(CommandsTest, PsShowsAnAlignedTable) {
 
 TEST_F(CommandsTest, AFigureThatIsMissingIsAQuestionMarkNotZero) {
   FakeServer server({json_answer(200, R"({"freed_bytes":1048576,"dropped_tokens":-1})")});
-  EXPECT_EQ(clear_cache(server.endpoint(), captured_.console()), ExitCode::kOk);
+  EXPECT_EQ(clear_cache(server.endpoint(), false, captured_.console()), ExitCode::kOk);
   EXPECT_EQ(captured_.out,
             "1.0 MB came back, ? cached tokens dropped\navailable: ? before, ? after\n");
+}
+
+TEST_F(CommandsTest, ClearCacheRemovesFilesOnlyWhereThatIsAskedFor) {
+  FakeServer server({json_answer(200, R"({"freed_bytes":0,"removed_bytes":1048576})")});
+  EXPECT_EQ(clear_cache(server.endpoint(), true, captured_.console()), ExitCode::kOk);
+  EXPECT_NE(captured_.out.find("1.0 MB are being removed from the disk\n"), std::string::npos)
+      << captured_.out;
 }
 
 TEST_F(CommandsTest, StopWaitsUntilThePortIsClosed) {
@@ -195,7 +202,7 @@ TEST_F(CommandsTest, StopSaysWhenThePortStaysOpen) {
 TEST_F(CommandsTest, AWrongKeyIsSaidToBeOne) {
   FakeServer server({json_answer(
       401, R"({"error":{"type":"authentication_error","message":"invalid x-api-key"}})")});
-  EXPECT_EQ(clear_cache(server.endpoint(), captured_.console()), ExitCode::kUsage);
+  EXPECT_EQ(clear_cache(server.endpoint(), false, captured_.console()), ExitCode::kUsage);
   EXPECT_NE(captured_.err.find("PENSIEVE_SERVER_API_KEY"), std::string::npos);
 }
 

@@ -96,9 +96,10 @@ ExitCode stop_server(const Endpoint& endpoint, Duration limit, const Console& co
                   endpoint.url(), std::chrono::duration_cast<std::chrono::seconds>(limit).count()));
 }
 
-ExitCode clear_cache(const Endpoint& endpoint, const Console& console) {
-  const auto body =
-      call(endpoint, {.method = "POST", .target = "/v1/pensieve/clear-cache", .body = "{}"});
+ExitCode clear_cache(const Endpoint& endpoint, bool stored_too, const Console& console) {
+  const std::string target =
+      std::string("/v1/pensieve/clear-cache") + (stored_too ? "?stored=true" : "");
+  const auto body = call(endpoint, {.method = "POST", .target = target, .body = "{}"});
   if (!body) return report(console, body.error());
   const auto dropped = count_member(*body, "dropped_tokens");
   console.out(fmt::format(
@@ -106,6 +107,10 @@ ExitCode clear_cache(const Endpoint& endpoint, const Console& console) {
       size_text(count_member(*body, "freed_bytes")), dropped ? fmt::format("{}", *dropped) : "?",
       size_text(count_member(*body, "available_bytes_before")),
       size_text(count_member(*body, "available_bytes_after"))));
+  if (stored_too) {
+    console.out(fmt::format("{} are being removed from the disk\n",
+                            size_text(count_member(*body, "removed_bytes"))));
+  }
   return ExitCode::kOk;
 }
 

@@ -81,6 +81,15 @@ constexpr Key kKeys[] = {
 
     {"worker.program", "", [](Settings& s) -> Field { return &s.worker.program; }, 0, 0, "",
      "Program that runs a model. Empty: `pensieve-worker` beside `pensieve`."},
+
+    {"cache.memory_max_gb", "", [](Settings& s) -> Field { return &s.cache.memory_max_gb; }, 0,
+     kFloorMostGb, "GB of 2^30 bytes",
+     "Most memory for conversations that rest; taken only while memory is Safe. 0: none."},
+    {"cache.disk_max_gb", "", [](Settings& s) -> Field { return &s.cache.disk_max_gb; }, 0,
+     kFloorMostGb, "GB of 2^30 bytes",
+     "Most disk for conversations that rest, so that a restart starts warm. 0: none."},
+    {"cache.directory", "", [](Settings& s) -> Field { return &s.cache.directory; }, 0, 0, "",
+     "Their folder, yours alone. Empty: ${XDG_CACHE_HOME:-~/.cache}/pensieve/prefixes."},
 };
 
 /// A TOML basic string.

@@ -222,7 +222,12 @@ class Loader {
     if (settings.worker.program.empty()) {
       settings.worker.program = sources_.program_directory + "/pensieve-worker";
     }
+    if (settings.cache.directory.empty()) {
+      const std::string cache = user_folder(sources_, "XDG_CACHE_HOME", ".cache");
+      if (!cache.empty()) settings.cache.directory = cache + "/pensieve/prefixes";
+    }
     const auto home = variable(sources_, "HOME");
+    expand_home(settings.cache.directory, home);
     for (std::string& path : directory) expand_home(path, home);
     expand_home(settings.worker.program, home);
     expand_home(settings.model, home);

@@ -61,6 +61,13 @@ struct Settings {
   struct Worker {
     std::string program;  // Never empty after load().
   } worker;
+
+  /// Conversations that rest, outside of the KV cache. Units of 2^30 bytes; 0: off.
+  struct Cache {
+    double memory_max_gb = 1;
+    double disk_max_gb = 10;
+    std::string directory;  // Empty after load() only where there is no home folder.
+  } cache;
 };
 
 std::string_view name(EngineChoice engine);     // "auto", "llama", "scripted"

@@ -241,6 +241,35 @@ void add_model(MetricPage& page, std::string_view model, const model::Pool::Stat
   }
 }
 
+void add_prefixes(MetricPage& page, std::string_view model, const model::Pool::Status& status) {
+  const std::string id(model);
+  const worker::PrefixStats& prefixes = status.heartbeat.prefixes;
+  const auto sample = [&](double value) {
+    if (status.state == model::State::kReady) page.sample(value, {id});
+  };
+  page.gauge("pensieve_prefix_stored_bytes", "bytes",
+             "Files of conversations that rest, of all models.", {"model"});
+  sample(number(prefixes.stored_bytes));
+  page.gauge("pensieve_prefix_disk_failing", "flag",
+             "1 while nothing can be stored: the disk is full, slow, read-only or gone.",
+             {"model"});
+  sample(prefixes.disk_failing ? 1 : 0);
+  page.counter("pensieve_prefix_hits_total", "requests", "Requests that got a prefix back.",
+               {"model"});
+  sample(number(prefixes.hits));
+  page.counter("pensieve_prefix_misses_total", "requests",
+               "Requests for which no prefix was kept, and little was in the KV cache.", {"model"});
+  sample(number(prefixes.misses));
+  page.counter("pensieve_prefix_spilled_total", "states", "States written to disk.", {"model"});
+  sample(number(prefixes.spilled));
+  page.counter("pensieve_prefix_dropped_total", "states",
+               "States that were given up without being on disk.", {"model"});
+  sample(number(prefixes.dropped));
+  page.counter("pensieve_prefix_corrupt_total", "files", "Files that were damaged, and removed.",
+               {"model"});
+  sample(number(prefixes.corrupt));
+}
+
 void add_traffic(MetricPage& page, const Traffic& traffic, std::uint32_t requests_active) {
   page.gauge("pensieve_active_requests", "requests",
              "Messages requests that are being answered or wait.");

@@ -23,6 +23,7 @@ void add_buffers(MetricPage& page, const BufferAccount& buffers);
 void add_pressure(MetricPage& page, const memory::Governor::Status& status);
 /// Figures of a worker are there only while there is one that is ready.
 void add_model(MetricPage& page, std::string_view model, const model::Pool::Status& status);
+void add_prefixes(MetricPage& page, std::string_view model, const model::Pool::Status& status);
 void add_traffic(MetricPage& page, const Traffic& traffic, std::uint32_t requests_active);
 
 }  // namespace pensieve::gateway

@@ -38,6 +38,7 @@ MetricPage whole_page() {
   add_buffers(page, BufferAccount(ledger, monitor, {}));
   add_pressure(page, memory::Governor::Status());
   add_model(page, "m", model);
+  add_prefixes(page, "m", model);
   add_traffic(page, traffic, 0);
   return page;
 }

@@ -260,11 +260,13 @@ asio::awaitable<void> Service::clear_cache(Exchange& exchange, const std::string
   // No admission here: giving memory back has to work when memory is short.
   monitor_.sample();
   const std::optional<Bytes> before = monitor_.status().available;
+  const std::string_view stored_too =
+      exchange.request().query == "stored=true" ? worker::kClearStoredToo : std::string_view();
   worker::Cleared cleared;
   if (pool_.status().state == model::State::kReady) {
     const model::Pool::Acquired link = co_await pool_.acquire();
     if (!link) co_return co_await fail(exchange, request_id, error_for(link.error()));
-    auto call = (*link)->open(worker::FrameType::kClearCache, "");
+    auto call = (*link)->open(worker::FrameType::kClearCache, stored_too);
     if (!call) {
       co_return co_await fail(exchange, request_id, api::overloaded(call.error().message, 1));
     }
@@ -286,6 +288,7 @@ asio::awaitable<void> Service::clear_cache(Exchange& exchange, const std::string
   json::object body;
   body["freed_bytes"] = cleared.freed.count();
   body["dropped_tokens"] = cleared.dropped_tokens;
+  if (!stored_too.empty()) body["removed_bytes"] = cleared.stored.count();
   body["available_bytes_before"] = figure(before);
   body["available_bytes_after"] = figure(after);
   co_await reply(exchange, request_id, json(200, json::serialize(body)));

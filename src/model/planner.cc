@@ -59,12 +59,12 @@ class Planner {
 };
 
 Planned<PlanAnswer> Planner::run() {
-  auto link =
-      worker::WorkerLink::start(io_.get_executor(), clock_,
-                                {.program = question_.worker_program,
-                                 .args = worker_arguments(question_.model, question_.floors, false),
-                                 .hang_after = kPlanWait},
-                                [](const worker::WorkerGone&) {});
+  auto link = worker::WorkerLink::start(
+      io_.get_executor(), clock_,
+      {.program = question_.worker_program,
+       .args = worker_arguments(question_.model, question_.floors, {}, false),
+       .hang_after = kPlanWait},
+      [](const worker::WorkerGone&) {});
   if (!link) return std::unexpected(broken(link.error().message));
   link_ = std::move(*link);
   asio::co_spawn(io_, answer_all(), asio::detached);

@@ -31,8 +31,9 @@ constexpr Duration kAnswerWait = std::chrono::minutes(10);
 constexpr Duration kPlanWaitLeast = std::chrono::seconds(10);
 /// How long a worker that could not load may take to stop when asked.
 constexpr Duration kFailedWorkerGrace = std::chrono::seconds(1);
-/// The same for one that is idle: it has nothing to finish, so what takes longer hangs.
-constexpr Duration kUnloadGrace = std::chrono::seconds(1);
+/// The same for one that is idle: it stores what conversations rest there, within a bound of its
+/// own, and what takes longer hangs.
+constexpr Duration kUnloadGrace = std::chrono::seconds(2);
 
 LoadFailure broken(std::string message) {
   return {LoadFailure::Kind::kBroken, std::move(message)};
@@ -150,7 +151,8 @@ asio::awaitable<Pool::Loaded> Pool::load() {
   auto link = options_.start_worker(
       executor_, clock_,
       {.program = options_.worker_program,
-       .args = worker_arguments(options_.model, options_.floors, options_.debug_log),
+       .args = worker_arguments(options_.model, options_.floors, options_.prefix_directory,
+                                options_.debug_log),
        .hang_after = std::max(options_.hang_after, kPlanWaitLeast),
        .on_frame = [this, generation](const Frame& frame) { return on_frame(generation, frame); }},
       [this, generation](const worker::WorkerGone& gone) { on_worker_end(generation, gone); });

@@ -72,6 +72,7 @@ class Pool {
     /// at Safe) and on disk.
     Bytes parked_bytes_max;
     Bytes stored_bytes_max;
+    std::string prefix_directory;  // For what is kept on disk; empty: nothing is.
     bool debug_log = false;
     /// Where it is remembered what models really took; empty: nowhere.
     std::string estimates_path;

@@ -10,8 +10,9 @@
 namespace pensieve::model {
 
 /// `--engine NAME --floors-bytes CAUTION WARNING CRITICAL EMERGENCY --model PATH --gateway PID
-/// [--debug]`: which model, and with it all that the worker can read; and with whom it dies.
+/// [--debug] [--prefixes FOLDER]`: which model, and with it all that the worker can read; with whom
+/// it dies; and where prefixes are kept on disk, nowhere where `prefix_directory` is empty.
 std::vector<std::string> worker_arguments(const ModelFile& model, const memory::Floors& floors,
-                                          bool debug_log);
+                                          const std::string& prefix_directory, bool debug_log);
 
 }  // namespace pensieve::model

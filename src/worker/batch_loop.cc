@@ -24,8 +24,9 @@ double seconds_between(TimePoint from, TimePoint to) {
 }  // namespace
 
 BatchLoop::BatchLoop(engine::Engine& engine, JobEvents& events, const Clock& clock,
-                     const Options& options)
+                     const Options& options, PrefixStore* store, PrefixExchange* exchange)
     : engine_(engine),
+      store_(store),
       events_(events),
       clock_(clock),
       options_(options),
@@ -35,7 +36,7 @@ BatchLoop::BatchLoop(engine::Engine& engine, JobEvents& events, const Clock& clo
               .caches_grow = true,
               .parked_bytes_max = {},
               .stored_bytes_max = {}},
-      sequences_(engine, options.sequences_max) {
+      sequences_(engine, options.sequences_max, exchange) {
   PENSIEVE_CHECK(options.sequences_max > 0 && options.context_tokens > 0);
   PENSIEVE_CHECK(options.step_tokens_max > options.sequences_max);
   publish_stats(false);
@@ -68,8 +69,8 @@ void BatchLoop::cancel(std::uint32_t id) {
   command([&] { commands_.cancels.push_back(id); });
 }
 
-void BatchLoop::clear_cache(std::uint32_t id) {
-  command([&] { commands_.clears.push_back(id); });
+void BatchLoop::clear_cache(std::uint32_t id, bool stored_too) {
+  command([&] { commands_.clears.emplace_back(id, stored_too); });
 }
 
 void BatchLoop::resize(std::uint32_t cells) {
@@ -85,7 +86,11 @@ void BatchLoop::set_limits(const Limits& limits) {
 }
 
 void BatchLoop::look_again() {
-  command([&] { commands_.look_again = stats_.lacks_cells; });
+  command([&] { commands_.look_again |= stats_.lacks_cells || stats_.is_restless; });
+}
+
+void BatchLoop::wake() {
+  command([&] { commands_.look_again = true; });
 }
 
 void BatchLoop::stop() {
@@ -116,6 +121,7 @@ Result<bool> BatchLoop::turn() {
   announce_accepted();
   start_waiting();
   ask_for_cells();
+  sequences_.rest(clock_.now());
   publish_stats(false);
   const Result<bool> worked = step();
   const bool has_work = sequences_.running() > 0 || !waiting_.empty();
@@ -137,13 +143,13 @@ Result<void> BatchLoop::take_commands() {
   // Jobs first: a cancel always comes after its job.
   for (Job& job : taken.jobs) accept(std::move(job));
   for (const std::uint32_t id : taken.cancels) apply_cancel(id);
-  for (const std::uint32_t id : taken.clears) events_.cleared(id, free_memory());
+  for (const auto& [id, stored_too] : taken.clears) events_.cleared(id, free_memory(stored_too));
   return {};
 }
 
 void BatchLoop::accept(Job job) {
   const std::uint32_t id = job.id;
-  if (const std::optional<Refused> refused = events_.check_memory([this] { free_memory(); })) {
+  if (const std::optional<Refused> refused = events_.check_memory([this] { free_memory(false); })) {
     events_.refused(id, *refused);
     after_request(id);
     return;
@@ -188,6 +194,10 @@ void BatchLoop::start_waiting() {
       continue;
     }
     next.short_since.reset();
+    if (sequences_.must_wait(next)) {
+      ++i;
+      continue;
+    }
     if (sequences_.running() >= running_max() || !fits_beside_running(next)) return;
     std::unique_ptr<Running> taken = std::move(waiting_[i]);
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
@@ -322,6 +332,8 @@ void BatchLoop::leave(Sequence& sequence) {
   const std::uint32_t id = sequence.running->job.id;
   sequence.running.reset();
   sequence.used_at = ++counter_;
+  sequence.idle_since = clock_.now();
+  sequence.is_stored = false;
   after_request(id);
 }
 
@@ -330,10 +342,16 @@ void BatchLoop::after_request(std::uint32_t id) {
   events_.ended(id);
 }
 
-Cleared BatchLoop::free_memory() {
+Cleared BatchLoop::free_memory(bool stored_too) {
   Cleared cleared;
-  cleared.dropped_tokens = sequences_.let_go_until(0);
-  cleared.freed = engine_.clear_cache();
+  cleared.dropped_tokens = sequences_.forget_idle();
+  if (store_ != nullptr) {
+    const PrefixStore::Cleared outside = store_->clear(stored_too);
+    cleared.dropped_tokens += outside.parked_tokens;
+    cleared.freed = outside.parked_bytes;
+    cleared.stored = outside.stored_bytes;
+  }
+  cleared.freed = Bytes(cleared.freed.count() + engine_.clear_cache().count());
   if (sequences_.running() == 0) {
     cleared.freed = Bytes(cleared.freed.count() + engine_.release_buffers().count());
   }
@@ -348,6 +366,7 @@ void BatchLoop::publish_stats(bool lacks_cells) {
   stats.cells = engine_.cells();
   stats.cells_used = sequences_.cells_used();
   stats.lacks_cells = lacks_cells;
+  stats.is_restless = sequences_.is_restless();
   stats.busy = !lacks_cells && (stats.running > 0 || stats.waiting > 0);
   {
     const std::lock_guard lock(mutex_);

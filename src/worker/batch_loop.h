@@ -86,10 +86,13 @@ class BatchLoop {
     std::uint32_t cells = 0;
     std::uint32_t cells_used = 0;
     bool busy = false;         // Inside a step or with work to do.
+    bool is_restless = false;  // Idle sequences are to be kept elsewhere as time passes.
     bool lacks_cells = false;  // Work is there, and all of it waits for cells.
   };
 
-  BatchLoop(engine::Engine& engine, JobEvents& events, const Clock& clock, const Options& options);
+  /// `store` and `exchange` keep what leaves the KV cache; null: it is computed again.
+  BatchLoop(engine::Engine& engine, JobEvents& events, const Clock& clock, const Options& options,
+            PrefixStore* store = nullptr, PrefixExchange* exchange = nullptr);
   BatchLoop(const BatchLoop&) = delete;
   BatchLoop& operator=(const BatchLoop&) = delete;
 
@@ -99,8 +102,9 @@ class BatchLoop {
   /// The job gets no further event but ended(). Unknown ids are ignored: it may just have ended.
   void cancel(std::uint32_t id);
 
-  /// Drops the KV of all idle sequences and clears the engine's cache; answers by cleared(id).
-  void clear_cache(std::uint32_t id);
+  /// Drops the KV of all idle sequences and what is parked, and clears the engine's cache; answers
+  /// by cleared(id). `stored_too`: and removes what is on disk.
+  void clear_cache(std::uint32_t id, bool stored_too = false);
 
   /// The cells shall be `cells`: more are granted, fewer are ordered. Done before the next step, as
   /// far as running requests allow; answers by resized(), once for each call.
@@ -111,6 +115,10 @@ class BatchLoop {
   void set_limits(const Limits& limits);
   /// Time has passed: to be called about once a second. Only a loop that waits for cells cares.
   void look_again();
+  /// Something has come that a request waits for.
+  void wake();
+  /// After run() has ended, from any one thread: Sequences::store_one().
+  bool store_one() { return sequences_.store_one(); }
 
   void stop();
   Stats stats() const;
@@ -126,7 +134,7 @@ class BatchLoop {
   struct Commands {
     std::deque<Job> jobs;
     std::vector<std::uint32_t> cancels;
-    std::vector<std::uint32_t> clears;
+    std::vector<std::pair<std::uint32_t, bool>> clears;  // And whether the disk too.
     std::vector<std::uint32_t> resizes;
     std::optional<ResizeRefused> refusal;  // The last.
     std::optional<Limits> limits;          // The last.
@@ -157,7 +165,7 @@ class BatchLoop {
   void leave(Sequence& sequence);
   void after_request(std::uint32_t id);
   /// Lets go of all idle sequences, and gives the engine's buffers back where nothing runs.
-  Cleared free_memory();
+  Cleared free_memory(bool stored_too);
   void publish_stats(bool lacks_cells);
 
   // Cells: batch_loop_cells.cc.
@@ -173,6 +181,7 @@ class BatchLoop {
   std::uint32_t smallest_cells(std::uint32_t asked);
 
   engine::Engine& engine_;
+  PrefixStore* const store_;
   JobEvents& events_;
   const Clock& clock_;
   const Options options_;

@@ -244,15 +244,44 @@ Result<Counted> decode_counted(std::string_view payload) {
 }
 
 std::string encode(const Cleared& cleared) {
-  return json::serialize(
-      json::object{{"dropped_tokens", cleared.dropped_tokens}, {"freed", cleared.freed.count()}});
+  return json::serialize(json::object{{"dropped_tokens", cleared.dropped_tokens},
+                                      {"freed", cleared.freed.count()},
+                                      {"stored", cleared.stored.count()}});
 }
 
 Result<Cleared> decode_cleared(std::string_view payload) {
   return decode_payload<Cleared>("cleared", payload, [](const Fields& fields) {
-    return Cleared{fields.u32("dropped_tokens"), fields.bytes("freed")};
+    return Cleared{fields.u32("dropped_tokens"), fields.bytes("freed"), fields.bytes("stored")};
   });
 }
+
+namespace {
+
+json::object prefixes_object(const PrefixStats& prefixes) {
+  return {{"stored_bytes", prefixes.stored_bytes.count()},
+          {"parked", prefixes.parked},
+          {"stored", prefixes.stored},
+          {"hits", prefixes.hits},
+          {"misses", prefixes.misses},
+          {"spilled", prefixes.spilled},
+          {"dropped", prefixes.dropped},
+          {"corrupt", prefixes.corrupt},
+          {"disk_failing", prefixes.disk_failing}};
+}
+
+PrefixStats prefixes_of(const Fields& fields) {
+  return {.stored_bytes = fields.bytes("stored_bytes"),
+          .parked = fields.u32("parked"),
+          .stored = fields.u32("stored"),
+          .hits = fields.bytes("hits").count(),
+          .misses = fields.bytes("misses").count(),
+          .spilled = fields.bytes("spilled").count(),
+          .dropped = fields.bytes("dropped").count(),
+          .corrupt = fields.bytes("corrupt").count(),
+          .disk_failing = fields.flag("disk_failing")};
+}
+
+}  // namespace
 
 std::string encode(const Heartbeat& heartbeat) {
   return json::serialize(json::object{{"running", heartbeat.running},
@@ -262,15 +291,21 @@ std::string encode(const Heartbeat& heartbeat) {
                                       {"cells_used", heartbeat.cells_used},
                                       {"resident", heartbeat.resident.count()},
                                       {"anonymous", heartbeat.anonymous.count()},
-                                      {"parked_bytes", heartbeat.parked_bytes.count()}});
+                                      {"parked_bytes", heartbeat.parked_bytes.count()},
+                                      {"prefixes", prefixes_object(heartbeat.prefixes)}});
 }
 
 Result<Heartbeat> decode_heartbeat(std::string_view payload) {
   return decode_payload<Heartbeat>("heartbeat", payload, [](const Fields& fields) {
-    return Heartbeat{fields.u32("running"),       fields.u32("waiting"),
-                     fields.u32("cached_tokens"), fields.u32("cells"),
-                     fields.u32("cells_used"),    fields.bytes("resident"),
-                     fields.bytes("anonymous"),   fields.bytes("parked_bytes")};
+    return Heartbeat{fields.u32("running"),
+                     fields.u32("waiting"),
+                     fields.u32("cached_tokens"),
+                     fields.u32("cells"),
+                     fields.u32("cells_used"),
+                     fields.bytes("resident"),
+                     fields.bytes("anonymous"),
+                     fields.bytes("parked_bytes"),
+                     prefixes_of(Fields(fields.at("prefixes")))};
   });
 }
 

@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "memory/level.h"
 #include "worker/memory_messages.h"
+#include "worker/prefix_stats.h"
 
 namespace pensieve::worker {
 
@@ -72,10 +73,14 @@ struct Counted {
   std::uint32_t input_tokens = 0;
 };
 
+/// Payload of a kClearCache that is to remove the prefixes on disk as well; else it is empty.
+inline constexpr std::string_view kClearStoredToo = "stored";
+
 /// kCleared.
 struct Cleared {
-  std::uint32_t dropped_tokens = 0;  // Whose KV was dropped.
+  std::uint32_t dropped_tokens = 0;  // Whose KV was dropped, in the cache and parked.
   Bytes freed;                       // Resident memory that came back, measured.
+  Bytes stored{};                    // Files that are being removed, where that was asked for.
 };
 
 /// kHeartbeat: sent every second as long as the engine makes progress or has nothing to do.
@@ -88,6 +93,7 @@ struct Heartbeat {
   Bytes resident;                   // Of the worker process, all pages.
   Bytes anonymous;                  // Of those, what no file backs: what a load really took.
   Bytes parked_bytes{};             // Of those, states of idle sequences that are kept in RAM.
+  PrefixStats prefixes{};           // What is kept outside of the KV cache.
 };
 
 std::string encode(const Hello& hello);

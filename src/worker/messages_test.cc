@@ -192,12 +192,22 @@ TEST(MessagesTest, TheSmallFiguresComeBackAsTheyWere) {
   EXPECT_EQ(decode_accepted(encode(Accepted{kMost}))->input_tokens, kMost);
   EXPECT_EQ(decode_started(encode(Started{17}))->cached_tokens, 17U);
   EXPECT_EQ(decode_counted(encode(Counted{18}))->input_tokens, 18U);
-  const Result<Cleared> cleared = decode_cleared(encode(Cleared{19, 20_GiB}));
+  const Result<Cleared> cleared = decode_cleared(encode(Cleared{19, 20_GiB, 21_MiB}));
   ASSERT_TRUE(cleared) << cleared.error().message;
   EXPECT_EQ(cleared->dropped_tokens, 19U);
   EXPECT_EQ(cleared->freed, 20_GiB);
+  EXPECT_EQ(cleared->stored, 21_MiB);
+  const PrefixStats prefixes{.stored_bytes = Bytes(11),
+                             .parked = 12,
+                             .stored = 13,
+                             .hits = 14,
+                             .misses = 15,
+                             .spilled = 16,
+                             .dropped = 17,
+                             .corrupt = 18,
+                             .disk_failing = true};
   const Result<Heartbeat> heartbeat =
-      decode_heartbeat(encode(Heartbeat{1, 2, 3, 6, 7, 4_MiB, Bytes(5), Bytes(8)}));
+      decode_heartbeat(encode(Heartbeat{1, 2, 3, 6, 7, 4_MiB, Bytes(5), Bytes(8), prefixes}));
   ASSERT_TRUE(heartbeat) << heartbeat.error().message;
   EXPECT_EQ(heartbeat->running, 1U);
   EXPECT_EQ(heartbeat->waiting, 2U);
@@ -205,6 +215,7 @@ TEST(MessagesTest, TheSmallFiguresComeBackAsTheyWere) {
   EXPECT_EQ(heartbeat->cells, 6U);
   EXPECT_EQ(heartbeat->cells_used, 7U);
   EXPECT_EQ(heartbeat->parked_bytes, Bytes(8));
+  EXPECT_EQ(heartbeat->prefixes, prefixes);
   EXPECT_EQ(heartbeat->resident, 4_MiB);
   EXPECT_EQ(heartbeat->anonymous, Bytes(5));
 }

@@ -33,7 +33,7 @@ bool PrefixExchange::must_wait(Search& search, std::span<const Token> prompt,
     if (now < *search.until) return true;
   }
   if (search.fetching.empty()) {
-    const auto match = store_.find(prompt, in_cache + kStoredGainLeast - 1);
+    const auto match = store_.find(prompt, with_gain(in_cache, kStoredGainLeast) - 1);
     if (match && !match->parked && store_.fetch(match->name)) {
       search.fetching = match->name;
       search.until = now + std::min<Duration>(PrefixStore::kFetchMax,
@@ -49,14 +49,14 @@ bool PrefixExchange::must_wait(Search& search, std::span<const Token> prompt,
 
 std::optional<PrefixExchange::Found> PrefixExchange::find(std::span<const Token> prompt,
                                                           std::uint32_t in_cache) {
-  const auto match = store_.find(prompt, in_cache + kParkedGainLeast - 1);
+  const auto match = store_.find(prompt, with_gain(in_cache, kParkedGainLeast) - 1);
   Found found;
   if (match && match->parked) {
     // The last token is always processed: its logits give the first new one.
     const auto all_but_last = static_cast<std::uint32_t>(prompt.size()) - 1;
     found = {match->name, store_.parked(match->name), std::min(match->tokens, all_but_last)};
   }
-  if (found.parked && found.tokens >= in_cache + kParkedGainLeast) return found;
+  if (found.parked && found.tokens >= with_gain(in_cache, kParkedGainLeast)) return found;
   // A prompt that the cache knows half of is no miss of the store.
   if (prompt.size() >= PrefixStore::kParkTokensLeast && in_cache * 2 < prompt.size()) {
     store_.count_lookup(false);

@@ -113,8 +113,9 @@ TEST_F(PrefixExchangeTest, ARestoreHasToSaveEnough) {
   engine_.keep_prefix(0, 0);
   std::vector<Token> prompt = tokens_;
   prompt.push_back(7);
-  EXPECT_EQ(restore(0, prompt, 300 - PrefixExchange::kParkedGainLeast + 1), 0U);
-  EXPECT_EQ(restore(0, prompt, 300 - PrefixExchange::kParkedGainLeast), 300U);
+  ASSERT_EQ(PrefixExchange::with_gain(253, PrefixExchange::kParkedGainLeast), 300U);
+  EXPECT_EQ(restore(0, prompt, 254), 0U);
+  EXPECT_EQ(restore(0, prompt, 253), 300U);
 }
 
 TEST_F(PrefixExchangeTest, WithoutCellsNothingIsRestoredAndNothingLost) {
@@ -161,9 +162,10 @@ TEST_F(PrefixExchangeTest, AFileHasToSaveMoreThanAParkedState) {
   std::vector<Token> prompt = tokens_;
   prompt.push_back(7);
   PrefixExchange::Search little;
-  EXPECT_FALSE(exchange_.must_wait(little, prompt, 300 - PrefixExchange::kStoredGainLeast + 1));
+  ASSERT_EQ(PrefixExchange::with_gain(153, PrefixExchange::kStoredGainLeast), 300U);
+  EXPECT_FALSE(exchange_.must_wait(little, prompt, 154));
   PrefixExchange::Search enough;
-  EXPECT_TRUE(exchange_.must_wait(enough, prompt, 300 - PrefixExchange::kStoredGainLeast));
+  EXPECT_TRUE(exchange_.must_wait(enough, prompt, 153));
 }
 
 TEST_F(PrefixExchangeTest, TheWaitForAFileIsNoLongerThanComputingIt) {

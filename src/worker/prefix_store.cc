@@ -108,7 +108,13 @@ void PrefixStore::drop(PrefixEntry& entry) {
 }
 
 std::optional<ByteBudget::Charge> PrefixStore::charge(Bytes bytes) {
-  if (bytes > memory_.limit()) return std::nullopt;
+  // Nothing is dropped in vain: what somebody holds cannot be.
+  Bytes staying = memory_.used();
+  for (const auto& [name, entry] : index_.entries()) {
+    if (entry.droppable()) staying = saturating_sub(staying, entry.parked->charge.bytes());
+  }
+  const std::optional<Bytes> least = checked_add(staying, bytes);
+  if (!least || *least > memory_.limit()) return std::nullopt;
   while (true) {
     if (auto taken = memory_.try_charge(bytes)) return taken;
     PrefixEntry* const first = index_.first_to_drop();

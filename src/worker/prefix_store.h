@@ -21,6 +21,7 @@
 #include "worker/byte_budget.h"
 #include "worker/prefix_folder.h"
 #include "worker/prefix_index.h"
+#include "worker/prefix_stats.h"
 
 namespace pensieve::worker {
 
@@ -66,17 +67,8 @@ class PrefixStore {
     std::function<void()> changed = [] {};
   };
 
-  struct Stats {
-    Bytes parked_bytes;  // Charged: states, tokens, what is being fetched.
-    Bytes stored_bytes;  // Of all files in the folder, when it was last looked at.
-    std::uint32_t parked = 0;
-    std::uint32_t stored = 0;  // Files for this model and build.
-    std::uint64_t hits = 0;    // As count_lookup() was told.
-    std::uint64_t misses = 0;
-    std::uint64_t spilled = 0;  // States written to disk.
-    std::uint64_t dropped = 0;  // States that were given up without being on disk.
-    std::uint64_t corrupt = 0;  // Files that were damaged, and removed.
-    bool disk_failing = false;
+  struct Stats : PrefixStats {
+    Bytes parked_bytes{};  // Charged: states, tokens, what is being fetched.
   };
 
   struct Cleared {

@@ -145,6 +145,8 @@ TEST_F(PrefixStorePropertyTest, WhateverHappensAStateIsTheRightOneAndBudgetsHold
   for (std::uint32_t seed = 1; seed <= 10; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     random_.seed(seed);
+    // First the threads that still write there.
+    for (auto& store : stores_) store.reset();
     std::filesystem::remove_all(folder());
     for (const int which : {0, 1}) restart(which);
     new_budgets(0);

@@ -22,8 +22,8 @@ std::uint32_t common_prefix(const std::vector<Token>& a, const std::vector<Token
 Running::Running(Job taken, std::uint64_t place)
     : job(std::move(taken)), tokens(job.prompt), order(place), filter(job.stop_sequences) {}
 
-Sequences::Sequences(engine::Engine& engine, std::uint32_t count)
-    : engine_(engine), sequences_(count) {
+Sequences::Sequences(engine::Engine& engine, std::uint32_t count, PrefixExchange* exchange)
+    : engine_(engine), exchange_(exchange), sequences_(count) {
   for (std::uint32_t i = 0; i < count; ++i) sequences_[i].id = i;
 }
 
@@ -84,7 +84,41 @@ Sequence* Sequences::free_place() {
   return found;
 }
 
+bool Sequences::must_wait(Running& running) {
+  return exchange_ != nullptr && !running.search.over &&
+         exchange_->must_wait(running.search, running.tokens, best_match(running.tokens).tokens);
+}
+
+/// Puts a parked prefix into a place if that beats what the cache holds; empty where there is none.
+std::optional<Sequences::Placed> Sequences::restore(const std::vector<Token>& tokens) {
+  const Match best = best_match(tokens);
+  std::optional<PrefixExchange::Found> found = exchange_->find(tokens, best.tokens);
+  if (!found || std::uint64_t{found->cells()} + cells_of_running() > engine_.cells()) {
+    return std::nullopt;
+  }
+  Sequence* target = free_place();
+  for (Sequence& sequence : sequences_) {
+    // The second best in the cache is worth keeping there, if another place will do.
+    if (target != best.sequence) break;
+    if (!sequence.running) target = &sequence;
+  }
+  let_go(*target);
+  for (Sequence* idle = oldest_idle(); idle != nullptr && engine_.cells_free() < found->cells();
+       idle = oldest_idle()) {
+    let_go(*idle);
+  }
+  const Result<std::uint32_t> kept = exchange_->restore(target->id, *std::move(found));
+  if (!kept) return std::nullopt;
+  target->held.assign(tokens.begin(), tokens.begin() + *kept);
+  // Sliding windows may not have come back as far as what is still in the cache.
+  if (*kept < best_match(tokens).tokens) return std::nullopt;
+  return Placed{target, *kept};
+}
+
 Sequences::Placed Sequences::place(const std::vector<Token>& tokens) {
+  if (exchange_ != nullptr) {
+    if (const std::optional<Placed> restored = restore(tokens)) return *restored;
+  }
   const Match best = best_match(tokens);
   Sequence* target = free_place();
   PENSIEVE_CHECK(target != nullptr);
@@ -93,7 +127,11 @@ Sequences::Placed Sequences::place(const std::vector<Token>& tokens) {
   if (best_is_idle && std::uint64_t{best.tokens} * 2 >= best.sequence->held.size()) {
     target = best.sequence;
   }
-  if (target != best.sequence) let_go(*target);
+  if (target != best.sequence) {
+    let_go(*target);
+  } else if (best.sequence->held.size() - best.tokens >= PrefixStore::kParkTokensLeast) {
+    keep_copy(*target);  // For the branch of the conversation that is cut off here.
+  }
   std::uint32_t kept = keep(*target, best.sequence, best.tokens);
   if (kept == 0 && best_is_idle && best.sequence != target) {
     target = best.sequence;  // The engine cannot share, but it can continue in place.
@@ -139,6 +177,7 @@ Sequence* Sequences::newest_running() {
 std::uint32_t Sequences::let_go(Sequence& sequence) {
   PENSIEVE_CHECK(!sequence.running);
   const std::uint32_t dropped = size32(sequence.held);
+  keep_copy(sequence);
   engine_.keep_prefix(sequence.id, 0);
   sequence.held.clear();
   return dropped;
@@ -151,6 +190,64 @@ std::uint32_t Sequences::let_go_until(std::uint32_t cells) {
     dropped += let_go(*idle);
   }
   return dropped;
+}
+
+void Sequences::keep_copy(const Sequence& sequence) {
+  if (exchange_ != nullptr && !sequence.held.empty()) exchange_->park(sequence.id, sequence.held);
+}
+
+std::uint32_t Sequences::forget_idle() {
+  std::uint32_t dropped = 0;
+  for (Sequence& sequence : sequences_) {
+    if (sequence.running) continue;
+    dropped += size32(sequence.held);
+    engine_.keep_prefix(sequence.id, 0);
+    sequence.held.clear();
+  }
+  return dropped;
+}
+
+void Sequences::rest(TimePoint now) {
+  if (exchange_ == nullptr || (looked_at_ && now - *looked_at_ < kLookEvery)) return;
+  looked_at_ = now;
+  if (running() > 0) {
+    for (Sequence& sequence : sequences_) {
+      if (sequence.running || now - sequence.idle_since < kParkIdleAfter) continue;
+      if (!exchange_->park(sequence.id, sequence.held, PrefixStore::Keep::kIfRoom)) continue;
+      engine_.keep_prefix(sequence.id, 0);
+      sequence.held.clear();
+      return;
+    }
+  }
+  for (Sequence& sequence : sequences_) {
+    if (sequence.running || sequence.is_stored || now - sequence.idle_since < PrefixStore::kRest) {
+      continue;
+    }
+    if (sequence.held.size() < PrefixStore::kStoreTokensLeast) continue;
+    sequence.is_stored = exchange_->store(sequence.id, sequence.held);
+    return;
+  }
+}
+
+bool Sequences::is_restless() const {
+  return exchange_ != nullptr &&
+         std::any_of(sequences_.begin(), sequences_.end(), [](const Sequence& sequence) {
+           return !sequence.running && !sequence.is_stored &&
+                  sequence.held.size() >= PrefixStore::kStoreTokensLeast;
+         });
+}
+
+bool Sequences::store_one() {
+  if (exchange_ == nullptr) return false;
+  Sequence* latest = nullptr;
+  for (Sequence& sequence : sequences_) {
+    if (sequence.running || sequence.is_stored) continue;
+    if (sequence.held.size() < PrefixStore::kStoreTokensLeast) continue;
+    if (latest == nullptr || sequence.used_at > latest->used_at) latest = &sequence;
+  }
+  if (latest == nullptr) return false;
+  latest->is_stored = exchange_->store(latest->id, latest->held);
+  return latest->is_stored;
 }
 
 void Sequences::confirm_held() {

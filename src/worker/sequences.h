@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "engine/engine.h"
+#include "worker/prefix_exchange.h"
 #include "worker/text_filter.h"
 
 namespace pensieve::worker {
@@ -34,8 +35,9 @@ struct Running {
   TextFilter filter;
   TimePoint started_at;
   TimePoint first_token_at;
-  bool is_accepted = false;  // accepted() was sent.
-  bool is_started = false;   // started() was sent (not again after it gave up its cells).
+  bool is_accepted = false;       // accepted() was sent.
+  bool is_started = false;        // started() was sent (not again after it gave up its cells).
+  PrefixExchange::Search search;  // For a stored prefix, before it has a place.
   /// Since when it cannot go on, even alone, with the cells that there are.
   std::optional<TimePoint> short_since;
 };
@@ -45,6 +47,8 @@ struct Sequence {
   std::vector<engine::Token> held;   // What the engine holds for it.
   std::unique_ptr<Running> running;  // Null: idle; `held` is kept for re-use.
   std::uint64_t used_at = 0;         // Larger is later.
+  TimePoint idle_since;              // Where idle.
+  bool is_stored = false;            // Where idle: a copy is on disk, or on its way there.
 
   /// Tokens that its request still has to process. REQUIRES: it has one.
   std::uint32_t pending() const {
@@ -57,7 +61,15 @@ struct Sequence {
 /// Thread-safety: the loop's thread only.
 class Sequences {
  public:
-  Sequences(engine::Engine& engine, std::uint32_t count);
+  /// An idle sequence is taken out of the cache after so long while others run, whose attention
+  /// walks over its cells: measured, four kept conversations cost 14 % of the speed of a fifth.
+  static constexpr Duration kParkIdleAfter = std::chrono::seconds(1);
+
+  /// How often rest() looks: at each token it would cost more than it gains.
+  static constexpr Duration kLookEvery = std::chrono::milliseconds(250);
+
+  /// `exchange` keeps what leaves the cache; null: it is forgotten.
+  Sequences(engine::Engine& engine, std::uint32_t count, PrefixExchange* exchange);
 
   std::span<Sequence> all() { return sequences_; }
 
@@ -84,6 +96,9 @@ class Sequences {
   /// Null where all run.
   Sequence* free_place();
 
+  /// Whether a job should not get its place yet: what it begins with is being read from disk.
+  bool must_wait(Running& running);
+
   struct Placed {
     Sequence* sequence = nullptr;
     std::uint32_t kept = 0;  // Of the tokens, already held there.
@@ -97,11 +112,25 @@ class Sequences {
 
   /// The one way by which what a sequence without a request holds leaves the engine, other than to
   /// make way for a longer version of itself. Returns how many tokens that were.
-  /// REQUIRES: nobody runs in it.
+  /// It is parked outside of the cache where there is room. REQUIRES: nobody runs in it.
   std::uint32_t let_go(Sequence& sequence);
   /// Lets go of idle sequences, least recently used first, until at most `cells` cells are used or
   /// none is left. Returns the tokens.
   std::uint32_t let_go_until(std::uint32_t cells);
+
+  /// Forgets all idle sequences, and keeps none outside: memory is short, or somebody wants it so.
+  std::uint32_t forget_idle();
+  /// Parks a copy of what a request holds that is about to give up its cells.
+  void keep_copy(const Sequence& sequence);
+
+  /// Parks what has been idle for kParkIdleAfter while others run, and gives to the disk what has
+  /// rested longer; one sequence per call. Call at each turn.
+  void rest(TimePoint now);
+  /// Whether rest() has anything left to do when time passes.
+  bool is_restless() const;
+  /// At the end: gives idle sequences to the disk, the latest first, one per call. False: there is
+  /// none left, or no room for one now.
+  bool store_one();
 
   /// After a change of the cells: takes over what the engine says that it still holds.
   void confirm_held();
@@ -109,8 +138,11 @@ class Sequences {
  private:
   std::vector<engine::SequenceId> running_ids() const;
   std::uint32_t keep(Sequence& target, Sequence* from, std::uint32_t tokens);
+  std::optional<Placed> restore(const std::vector<engine::Token>& tokens);
 
   engine::Engine& engine_;
+  PrefixExchange* const exchange_;
+  std::optional<TimePoint> looked_at_;  // By rest().
   std::vector<Sequence> sequences_;
   bool engine_shares_ = true;  // Until it did not.
 };

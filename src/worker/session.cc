@@ -22,12 +22,17 @@
 #include "worker/batch_loop.h"
 #include "worker/frame.h"
 #include "worker/messages.h"
+#include "worker/prefix_exchange.h"
+#include "worker/prefix_store.h"
 #include "worker/process_memory.h"
 #include "worker/prompt_limit.h"
 #include "worker/worker_end.h"
 
 namespace pensieve::worker {
 namespace {
+
+/// How long a clean end may take to store what is idle. The gateway gives a worker two seconds.
+constexpr Duration kStoreAtEndMax = std::chrono::milliseconds(1200);
 
 /// Ends the process without destructors: another thread may be deep inside the engine.
 [[noreturn]] void end_now(int code) {
@@ -56,8 +61,10 @@ class Session final : private JobEvents {
   void load(const Frame& frame);
   void generate(const Frame& frame);
   void count_tokens(const Frame& frame);
+  void open_store(const engine::LoadOptions& options);
   void start_loop(const engine::LoadOptions& options, const engine::ModelInfo& info);
   void stop_loop();
+  void store_idle();
   void send_heartbeat_if_due();
   void send_heartbeat();  // From either thread.
 
@@ -103,6 +110,10 @@ class Session final : private JobEvents {
   std::unique_ptr<engine::Engine> engine_;
   std::uint32_t context_tokens_ = 0;
   std::optional<Limits> limits_;  // Until there is a loop to obey them.
+  std::unique_ptr<PrefixStore> store_;
+  std::unique_ptr<PrefixExchange> exchange_;
+  std::atomic<BatchLoop*> to_wake_ =
+      nullptr;  // By the store's threads; the loop, once it is there.
   std::unique_ptr<BatchLoop> loop_;
   std::thread loop_thread_;
 
@@ -134,6 +145,7 @@ int Session::serve() {
 bool Session::wait_for_frame() {
   send_heartbeat_if_due();
   if (loop_) loop_->look_again();
+  if (store_) store_->tick();
   pollfd poll_socket{socket_, POLLIN, 0};
   const auto wait =
       std::chrono::duration_cast<std::chrono::milliseconds>(options_.heartbeat_every).count();
@@ -159,7 +171,7 @@ bool Session::handle(const Frame& frame) {
       return true;
     case FrameType::kClearCache:
       if (loop_) {
-        loop_->clear_cache(frame.request);
+        loop_->clear_cache(frame.request, frame.payload == kClearStoredToo);
       } else {
         send(FrameType::kCleared, frame.request, encode(Cleared{}));
       }
@@ -185,6 +197,7 @@ void Session::obey(const Frame& frame) {
     if (limits) {
       limits_ = *limits;
       if (loop_) loop_->set_limits(*limits);
+      if (store_) store_->set_budgets(limits->parked_bytes_max, limits->stored_bytes_max);
     } else {
       error = limits.error();
     }
@@ -240,8 +253,38 @@ void Session::load(const Frame& frame) {
                      "allowed",
                      info->context_tokens, std::max(info->cells, options->cells_max))});
   }
+  open_store(*options);
   start_loop(*options, *info);
   send(FrameType::kLoaded, frame.request, encode(*info));
+}
+
+/// Without a fingerprint of the model nothing is stored: a state of another model would be read.
+void Session::open_store(const engine::LoadOptions& options) {
+  const Result<std::string> fingerprint = model_fingerprint(options.model_path);
+  if (!fingerprint) log::warning("prefixes are not stored: {}", fingerprint.error().message);
+  store_ = std::make_unique<PrefixStore>(
+      clock_, PrefixStore::Options{
+                  .directory = fingerprint ? options_.prefix_directory : std::string(),
+                  .identity = fmt::format("pensieve {} | {} {} | model {}", options_.version,
+                                          options_.engine_name, engine_->state_format(),
+                                          fingerprint ? *fingerprint : "unknown"),
+                  .can_go_back = engine_->can_go_back(),
+                  .changed = [this] {
+                    if (BatchLoop* const loop = to_wake_) loop->wake();
+                  }});
+  exchange_ = std::make_unique<PrefixExchange>(*engine_, *store_, clock_);
+  if (limits_) store_->set_budgets(limits_->parked_bytes_max, limits_->stored_bytes_max);
+}
+
+/// So that the next load starts warm.
+void Session::store_idle() {
+  const TimePoint end = clock_.now() + kStoreAtEndMax;
+  store_->write_all();
+  const auto left = [&] { return std::max(end - clock_.now(), Duration()); };
+  // What finds no room in memory gets another chance when the disk has taken the others.
+  while (loop_->store_one() || (store_->wait_written(left()) && loop_->store_one())) {
+  }
+  store_->wait_written(left());
 }
 
 void Session::start_loop(const engine::LoadOptions& options, const engine::ModelInfo& info) {
@@ -251,7 +294,9 @@ void Session::start_loop(const engine::LoadOptions& options, const engine::Model
                                   BatchLoop::Options{.sequences_max = options.sequences_max,
                                                      .context_tokens = info.context_tokens,
                                                      .cells_max = options.cells_max,
-                                                     .step_tokens_max = options.step_tokens_max});
+                                                     .step_tokens_max = options.step_tokens_max},
+                                  store_.get(), exchange_.get());
+  to_wake_ = loop_.get();
   if (limits_) loop_->set_limits(*limits_);
   loop_thread_ = std::thread([this] {
     try {
@@ -270,6 +315,9 @@ void Session::stop_loop() {
   if (!loop_) return;
   loop_->stop();
   loop_thread_.join();
+  store_idle();
+  // Its threads know the loop, which goes first otherwise.
+  store_.reset();
 }
 
 void Session::generate(const Frame& frame) {
@@ -325,13 +373,16 @@ void Session::send_heartbeat_if_due() {
 
 void Session::send_heartbeat() {
   const BatchLoop::Stats stats = loop_ ? loop_->stats() : BatchLoop::Stats{};
+  const PrefixStore::Stats prefixes = store_ ? store_->stats() : PrefixStore::Stats{};
   Heartbeat heartbeat{.running = stats.running,
                       .waiting = stats.waiting,
                       .cached_tokens = stats.cached_tokens,
                       .cells = stats.cells,
                       .cells_used = stats.cells_used,
                       .resident = {},
-                      .anonymous = {}};
+                      .anonymous = {},
+                      .parked_bytes = prefixes.parked_bytes,
+                      .prefixes = prefixes};
   if (const Result<ProcessMemory> memory = own_process_memory()) {
     heartbeat.resident = memory->resident;
     heartbeat.anonymous = memory->anonymous;

@@ -17,6 +17,7 @@ struct SessionOptions {
   memory::Floors floors;
   Protections protections = {};  // How this process has confined itself.
   Duration heartbeat_every = std::chrono::seconds(1);
+  std::string prefix_directory = {};  // For prefixes on disk; empty: none are stored.
 };
 
 /// Serves the gateway at `socket` until it asks for a stop or is gone. Returns the exit code.
