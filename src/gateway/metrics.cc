@@ -178,6 +178,25 @@ void add_pressure(MetricPage& page, const memory::Governor::Status& status) {
   }
 }
 
+namespace {
+
+void add_trend(MetricPage& page, const std::string& id, const model::Pool::Status& status) {
+  const bool ready = status.state == model::State::kReady;
+  page.gauge("pensieve_worker_leaks", "flag",
+             "1 where the worker's memory grows with its requests without a cause that is known.",
+             {"model"});
+  if (ready) page.sample(status.leaks ? 1 : 0, {id});
+  page.gauge("pensieve_worker_owed_bytes", "bytes",
+             "What requests that run may still take: KV cells that the cache has not grown to.",
+             {"model"});
+  if (ready) page.sample(number(status.owed.left), {id});
+  page.counter("pensieve_worker_recycled_total", "workers",
+               "Workers that were ended because they leak.", {"model"});
+  page.sample(number(status.recycled), {id});
+}
+
+}  // namespace
+
 void add_model(MetricPage& page, std::string_view model, const model::Pool::Status& status) {
   const std::string id(model);
   const bool ready = status.state == model::State::kReady;
@@ -226,6 +245,7 @@ void add_model(MetricPage& page, std::string_view model, const model::Pool::Stat
   page.gauge("pensieve_worker_waiting_requests", "requests",
              "Requests that wait for a sequence in the worker.", {"model"});
   of_worker(status.heartbeat.waiting);
+  add_trend(page, id, status);
   page.gauge("pensieve_worker_uptime_seconds", "seconds", "Since the worker was ready.", {"model"});
   of_worker(std::chrono::duration<double>(status.uptime).count());
   add_cells(page, id, status);

@@ -201,7 +201,9 @@ void Server::note_crowd(bool full) {
 asio::awaitable<void> Server::sample_memory() {
   while (true) {
     pool_.settle();
-    monitor_.set_held(pool_.status().heartbeat.anonymous);
+    const model::Pool::Status model = pool_.status();
+    monitor_.set_held(model.heartbeat.anonymous);
+    monitor_.set_owed(model.owed);
     monitor_.sample();
     memory_log_.note(monitor_.status(), monitor_.forecast());
     pressure_.tick();

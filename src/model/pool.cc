@@ -69,7 +69,12 @@ Pool::~Pool() = default;
 
 void Pool::enter(State state) {
   state_ = state;
-  if (state == State::kReady) ready_since_ = used_at_ = clock_.now();
+  if (state == State::kReady) {
+    ready_since_ = used_at_ = clock_.now();
+    trend_ = {};
+    given_ = 0;
+    leak_logged_ = false;
+  }
   if (state == State::kUnloaded) {
     link_.reset();
     budget_.reset();
@@ -88,6 +93,7 @@ asio::awaitable<Pool::Acquired> Pool::acquire() {
   while (true) {
     if (state_ == State::kReady && link_->usable() && !dropped_) {
       used_at_ = clock_.now();
+      ++given_;
       co_return link_;
     }
     if (state_ == State::kUnloaded) {
@@ -370,6 +376,7 @@ void Pool::settle() {
                     // Only a cache that cannot grow any more tells what a full one takes.
                     .cells = budget_->cells_max()});
   if (parked_) parked_->settle(std::min(heartbeat.parked_bytes, parked_->held()));
+  watch_trend();
 }
 
 Bytes Pool::reserved() const {
@@ -421,6 +428,7 @@ Pool::Status Pool::status() const {
   if (limits_) status.limits = *limits_;
   status.reconciliation = reconciler_.status();
   status.refusals = refusals_;
+  status.recycled = recycled_;
   if (state_ == State::kUnloading) status.heartbeat = link_->last_heartbeat();
   if (state_ == State::kReady) {
     status.pid = link_->pid();
@@ -430,6 +438,8 @@ Pool::Status Pool::status() const {
     status.cells = budget_->cells();
     status.cells_max = budget_->cells_max();
     status.spare_cells = budget_->spare(status.heartbeat.cells_used);
+    status.owed = trend_.owed();
+    status.leaks = trend_.leak().has_value();
     status.calls_running = link_->calls_running();
     if (status.calls_running == 0) status.idle_for = clock_.now() - used_at_;
   }

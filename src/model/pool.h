@@ -25,6 +25,7 @@
 #include "model/catalogue.h"
 #include "model/cell_budget.h"
 #include "model/reconcile.h"
+#include "model/worker_trend.h"
 #include "worker/link.h"
 #include "worker/worker_link.h"
 
@@ -96,6 +97,9 @@ class Pool {
     Bytes reserved;
     Reconciler::Status reconciliation;
     std::uint64_t refusals = 0;  // Loads refused for lack of memory, since start.
+    memory::Owed owed;           // What requests that run may still take.
+    bool leaks = false;          // The worker grows without cause; it is ended when nobody uses it.
+    std::uint64_t recycled = 0;  // Workers that were ended for that, since start.
     Duration uptime{};           // Of the worker.
     std::map<worker::WorkerEnd, std::uint64_t> ends;  // How workers have ended so far.
   };
@@ -118,7 +122,8 @@ class Pool {
   /// meanwhile wait for the same load.
   boost::asio::awaitable<Acquired> acquire();
 
-  /// Books what the worker has resident now. Called before each reading of the available memory.
+  /// Books what the worker has resident now, and ends a worker that leaks once nobody uses it.
+  /// Called before each reading of the available memory.
   void settle();
 
   /// Ends the worker within `grace`.
@@ -178,6 +183,7 @@ class Pool {
                         LoadFailure::Kind kind) const;
   engine::LoadOptions load_options(std::uint32_t context, std::uint32_t cells,
                                    std::uint32_t cells_max) const;
+  void watch_trend();
   void on_worker_end(std::uint64_t generation, const worker::WorkerGone& gone);
 
   boost::asio::any_io_executor executor_;
@@ -206,6 +212,11 @@ class Pool {
   TimePoint ready_since_{};
   std::map<worker::WorkerEnd, std::uint64_t> ends_;
   Reconciler reconciler_;
+  WorkerTrend trend_;        // Of this worker, as is all to the next blank line.
+  std::uint64_t given_ = 0;  // How often it was given to a request.
+  bool leak_logged_ = false;
+
+  std::uint64_t recycled_ = 0;
   Timer changed_;  // Cancelled at each change of state.
 };
 

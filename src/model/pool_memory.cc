@@ -134,4 +134,27 @@ void Pool::give_back_parked() {
   if (kept < parked_->held()) parked_->shrink(kept);
 }
 
+/// Requests that have ended are those that were given the worker and do not use it any more.
+void Pool::watch_trend() {
+  const engine::Plan& first = budget_->first();
+  const std::uint64_t running = link_->calls_running();
+  trend_.observe(
+      link_->last_heartbeat(),
+      {.kv_per_cell = Bytes(first.cells > 0 ? first.estimate.kv.count() / first.cells : 0),
+       .cells_max = budget_->cells_max(),
+       .requests_ended = given_ > running ? given_ - running : 0},
+      clock_.now());
+  const auto& leak = trend_.leak();
+  if (!leak) return;
+  if (!leak_logged_) {
+    leak_logged_ = true;
+    log::warning(
+        "worker {} of the model {} leaks: {}GB more over {} requests, for no cause that is known; "
+        "it "
+        "is ended when nobody uses it",
+        link_->pid(), options_.model.id, memory::gb_text(leak->grown), leak->requests);
+  }
+  if (unload("it leaks")) ++recycled_;
+}
+
 }  // namespace pensieve::model
