@@ -33,7 +33,6 @@
 #include "memory/cgroup_place.h"
 #include "memory/machine_memory.h"
 #include "memory/machine_signals.h"
-#include "memory/psi.h"
 #include "memory/report.h"
 #include "model/catalogue.h"
 #include "model/estimate_book.h"
@@ -314,19 +313,22 @@ cli::Section cgroup_section() {
 }
 
 cli::Section pressure_section() {
-  cli::Section section{"pressure", {}};
-  const Result<memory::Pressure> pressure = memory::read_pressure();
-  if (pressure) {
-    section.findings.push_back(
-        {"memory stalls (PSI)", cli::Mark::kOk,
-         fmt::format("some {:.1f} %, full {:.1f} % over 10 s", pressure->some.avg10_percent,
-                     pressure->full.avg10_percent),
-         ""});
+  const auto pressure = memory::open_machine_signals()->read().pressure;
+  cli::Finding finding{"memory stalls (PSI)", cli::Mark::kOk, "", ""};
+  if (!pressure) {
+    finding.mark = cli::Mark::kWarning;
+    finding.detail = pressure.error().message;
+    finding.remedy = "below Safe, a signal that cannot be read counts as pressure";
+  } else if (!*pressure) {
+    finding.mark = cli::Mark::kWarning;
+    finding.detail = "this kernel tells none";
+    finding.remedy = "levels go by available memory alone";
   } else {
-    section.findings.push_back({"memory stalls (PSI)", cli::Mark::kWarning,
-                                pressure.error().message, "levels go by available memory alone"});
+    finding.detail = fmt::format("some {:.1f} %, full {:.1f} % over 10 s ({})",
+                                 (*pressure)->pressure.some.avg10_percent,
+                                 (*pressure)->pressure.full.avg10_percent, (*pressure)->where);
   }
-  return section;
+  return {"pressure", {finding}};
 }
 
 /// What the gateway could do for itself and its workers here; tried on this process.

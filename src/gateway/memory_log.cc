@@ -41,13 +41,13 @@ void MemoryLog::note_level(const memory::Monitor::Status& status) {
 }
 
 void MemoryLog::note_signals(const memory::Monitor::Status& status) {
-  const bool unreadable = status.signals.any_unreadable();
+  const bool unreadable = status.signals && status.signals->any_unreadable();
   if (unreadable == signals_unreadable_) return;
   if (unreadable) {
     // At Safe signals are not heard, so it is of no interest that one is silent.
     if (status.measured == memory::Level::kSafe) return;
     log::warning("a memory signal cannot be read and counts as pressure: {}",
-                 memory::unreadable_signals(status.signals));
+                 memory::unreadable_signals(*status.signals));
   } else {
     log::info("all memory signals can be read again");
   }

@@ -50,12 +50,12 @@ TEST_F(MemoryLogTest, ALevelThatSignalsMadeWorseIsLoggedWithTheReason) {
 
 TEST_F(MemoryLogTest, AnUnreadableSignalIsLoggedOnceAndOnlyBelowSafe) {
   memory::Monitor::Status status = at(memory::Level::kSafe);
-  status.signals.stalls.unreadable = "memory.pressure is gone";
+  status.signals.emplace().stalls.unreadable = "memory.pressure is gone";
   EXPECT_EQ(lines_of(status), "");
   status.level = status.measured = memory::Level::kCaution;
   EXPECT_NE(lines_of(status).find("memory.pressure is gone"), std::string::npos);
   EXPECT_EQ(lines_of(status), "");
-  status.signals.stalls.unreadable.clear();
+  status.signals->stalls.unreadable.clear();
   EXPECT_NE(lines_of(status).find("can be read again"), std::string::npos);
   EXPECT_EQ(lines_of(status), "");
 }

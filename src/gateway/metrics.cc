@@ -94,18 +94,19 @@ void add_memory(MetricPage& page, const memory::Monitor::Status& status) {
              "Share of the time in which tasks waited for memory (PSI), 0 to 1: some of them, or "
              "all; of our own group, or of the machine.",
              {"tasks", "scope"});
-  if (const auto& stalls = status.signals.stalls.value) {
+  const memory::Signals signals = status.signals.value_or(memory::Signals());
+  if (const auto& stalls = signals.stalls.value) {
     page.sample(stalls->some_percent / 100, {"some", scope_name(stalls->scope)});
     page.sample(stalls->full_percent / 100, {"all", scope_name(stalls->scope)});
   }
   page.gauge("pensieve_memory_swap_in_pages", "pages", "Pages that come back from swap per second.",
              {"scope"});
-  if (const auto& swap_in = status.signals.swap_in.value; swap_in && swap_in->pages_per_second) {
+  if (const auto& swap_in = signals.swap_in.value; swap_in && swap_in->pages_per_second) {
     page.sample(*swap_in->pages_per_second, {scope_name(swap_in->scope)});
   }
   page.gauge("pensieve_memory_signals_unreadable", "flag",
              "1 while a signal that this machine has cannot be read; it counts as pressure.");
-  page.sample(status.signals.any_unreadable() ? 1 : 0);
+  page.sample(signals.any_unreadable() ? 1 : 0);
   page.counter("pensieve_memory_failed_reads_total", "readings",
                "Readings of the available memory that failed.");
   page.sample(number(status.failed_reads));

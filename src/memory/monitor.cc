@@ -97,8 +97,10 @@ Monitor::Status Monitor::status() const {
   Status status;
   status.failed_reads = failed_reads_;
   status.last_failure = last_failure_;
-  const bool outdated = signals_at_ && now - *signals_at_ > options_.stale_after;
-  status.signals = outdated ? signal_tracker_.outdated() : signal_tracker_.signals();
+  if (signals_at_) {
+    const bool outdated = now - *signals_at_ > options_.stale_after;
+    status.signals = outdated ? signal_tracker_.outdated() : signal_tracker_.signals();
+  }
   status.floors = options_.floors;
   // A reading taken while we waited for the lock is newer than `now`: a negative age is fresh.
   const bool known = last_good_ && now - last_good_->taken_at <= options_.stale_after;
@@ -159,7 +161,7 @@ std::string describe(const Monitor::Status& status) {
                      name(status.level), status.recovering ? ", held until recovery is sure" : "",
                      status.worsened_by.empty() ? "" : ", worsened: ", status.worsened_by,
                      gb_text(status.floors.critical), gb_text(status.floors.emergency),
-                     describe(status.signals));
+                     status.signals ? describe(*status.signals) : "no signals are looked at");
 }
 
 }  // namespace pensieve::memory

@@ -59,8 +59,8 @@ class Monitor {
     std::string limited_by;              // As in Reading; empty where we do not know.
     Level measured = kLevelWhenUnknown;  // By the last reading alone: no hold, no signals.
     std::string worsened_by;  // The signals that made the last reading count as worse, in words.
-    Signals signals;          // As last read; shown also where they changed nothing.
-    Floors floors;            // What `level` was measured against.
+    std::optional<Signals> signals;  // As last read; empty where nobody looks at any.
+    Floors floors;                   // What `level` was measured against.
     std::uint64_t failed_reads = 0;  // Since start.
     std::string last_failure;        // Why the last attempt failed; empty where it did not.
 

@@ -261,7 +261,7 @@ TEST_F(MonitorSignalsTest, AtSafeTheyAreShownAndChangeNothing) {
   source_.set_available(3_GiB);
   const Monitor::Status status = tick(90);
   EXPECT_EQ(status.level, Level::kSafe);
-  EXPECT_DOUBLE_EQ(status.signals.stalls.value->full_percent, 90);
+  EXPECT_DOUBLE_EQ(status.signals->stalls.value->full_percent, 90);
 }
 
 TEST_F(MonitorSignalsTest, TheRequestPathReadsNoSignalsButGoesByTheLastOnes) {
@@ -289,7 +289,7 @@ TEST_F(MonitorSignalsTest, SignalsThatNobodyHasLookedAtForTooLongCountAsUnreadab
   clock_.advance(milliseconds(11));
   const Monitor::Status status = monitor_.check();
   EXPECT_EQ(status.level, Level::kCritical);
-  EXPECT_TRUE(status.signals.any_unreadable());
+  EXPECT_TRUE(status.signals->any_unreadable());
 }
 
 TEST_F(MonitorSignalsTest, TheDescriptionHasEveryFigureThatLedToTheLevel) {
@@ -303,6 +303,13 @@ TEST_F(MonitorSignalsTest, TheDescriptionHasEveryFigureThatLedToTheLevel) {
   monitor_.sample();
   EXPECT_TRUE(describe(monitor_.status())
                   .starts_with("available memory unknown (injected: gone); level Critical;"))
+      << describe(monitor_.status());
+}
+
+TEST_F(MonitorTest, WithoutASourceOfSignalsTheDescriptionDoesNotClaimToHaveLooked) {
+  tick(8_GiB);
+  EXPECT_FALSE(monitor_.status().signals.has_value());
+  EXPECT_TRUE(describe(monitor_.status()).ends_with("; no signals are looked at"))
       << describe(monitor_.status());
 }
 

@@ -6,7 +6,6 @@
 
 #include <fmt/core.h>
 
-#include "memory/kernel_file.h"
 #include "memory/kernel_text.h"
 
 namespace pensieve::memory {
@@ -53,15 +52,6 @@ Result<Pressure> parse_pressure(std::string_view text) {
     return fail(Code::kUnavailable, fmt::format("nonsense for memory pressure: \"{}\"", text));
   }
   return Pressure{*some, *full};
-}
-
-Result<Pressure> read_pressure(const std::string& path) {
-  const Result<KernelFile> file = KernelFile::open(path);
-  if (!file) return std::unexpected(file.error());
-  KernelText buffer;
-  const Result<std::string_view> text = file->read(buffer);
-  if (!text) return std::unexpected(text.error());
-  return parse_pressure(*text);
 }
 
 }  // namespace pensieve::memory

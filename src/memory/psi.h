@@ -2,7 +2,6 @@
 #pragma once
 
 #include <chrono>
-#include <string>
 #include <string_view>
 
 #include "base/error.h"
@@ -22,11 +21,8 @@ struct Pressure {
   Stall full;  // All tasks that were not idle waited.
 };
 
+/// Text of /proc/pressure/memory or of a v2 group's memory.pressure.
 /// Errors: kUnavailable where a line or field is missing, cut short or nonsense.
 Result<Pressure> parse_pressure(std::string_view text);
-
-/// Reads /proc/pressure/memory or a v2 group's memory.pressure.
-/// Errors: kNotFound where this kernel or group has none; kUnavailable for anything else.
-Result<Pressure> read_pressure(const std::string& path = "/proc/pressure/memory");
 
 }  // namespace pensieve::memory

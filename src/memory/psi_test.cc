@@ -1,10 +1,9 @@
 #include "memory/psi.h"
 
+#include <string>
 #include <string_view>
 
 #include <gtest/gtest.h>
-
-#include "memory/testing/fake_kernel_files.h"
 
 namespace pensieve::memory {
 namespace {
@@ -45,24 +44,6 @@ TEST(ParsePressureTest, AnythingElseIsAnError) {
   }
   EXPECT_FALSE(parse_pressure("some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n").has_value())
       << "no full line";
-}
-
-TEST(ReadPressureTest, AKernelWithoutItIsNotFoundAndNonsenseIsUnavailable) {
-  const FakeKernelFiles files;
-  EXPECT_EQ(read_pressure(files.at("absent")).error().code, Code::kNotFound);
-  files.write("memory.pressure", "nonsense\n");
-  EXPECT_EQ(read_pressure(files.at("memory.pressure")).error().code, Code::kUnavailable);
-  files.write("memory.pressure", kGood);
-  EXPECT_TRUE(read_pressure(files.at("memory.pressure")).has_value());
-}
-
-TEST(ReadPressureTest, ThisMachineEitherHasItOrSaysThatItHasNot) {
-  const Result<Pressure> pressure = read_pressure();
-  if (pressure) {
-    EXPECT_GE(pressure->some.total, pressure->full.total);
-  } else {
-    EXPECT_EQ(pressure.error().code, Code::kNotFound) << pressure.error().message;
-  }
 }
 
 }  // namespace
