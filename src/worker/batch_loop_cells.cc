@@ -54,7 +54,7 @@ void BatchLoop::end_starved() {
     return running.short_since && now - *running.short_since >= CellDemand::kCellsWaitMax;
   };
   for (std::size_t i = 0; i < waiting_.size();) {
-    if (!starves(*waiting_[i])) {
+    if (!starves(*waiting_[i]) || !is_too_large(*waiting_[i])) {
       ++i;
       continue;
     }
@@ -112,6 +112,11 @@ Result<Resized> BatchLoop::change_cells(std::uint32_t cells) {
           std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - began).count());
     } else {
       log::warning("the KV cache keeps its {} cells: {}", before, resized.error().message);
+    }
+  }
+  if (engine_.cells() > before) {
+    for (Sequence& sequence : sequences_.all()) {
+      if (sequence.running) sequence.running->short_since.reset();
     }
   }
   demand_.answered(engine_.cells() != before);

@@ -165,6 +165,19 @@ TEST_F(ElasticBatchLoopTest, CellsThatComeAtLastStartTheWaitAnew) {
   expect_done(1, StopCause::kTokenLimit);
 }
 
+TEST_F(ElasticBatchLoopTest, CellsThatComeInTheLastMomentAreNotTooLate) {
+  submit(job(1, tokens_from(1, 60), 100));  // Stands before full cells.
+  drain();
+  clock_.advance(seconds(1));
+  submit(job(2, tokens_from(2, 150), 5));  // Does not fit.
+  drain();
+  clock_.advance(kWaitMax);
+  loop_->resize(400);
+  drain();
+  expect_done(1, StopCause::kTokenLimit);
+  expect_done(2, StopCause::kTokenLimit);
+}
+
 TEST_F(ElasticBatchLoopTest, IdleSequencesAreKeptByGrowingAndForgottenWhereThatIsRefused) {
   run_alone(job(1, tokens_from(1, 60), 1));
   grant_all();
