@@ -35,6 +35,8 @@ constexpr std::uint32_t kPollWhenFree = 50;
 
 /// llama.cpp rounds the cells of a context up to a multiple of this.
 constexpr std::uint32_t kCellsMultiple = 256;
+/// llama.cpp counts cells and positions in 32 bits with a sign.
+constexpr std::uint32_t kCellsMost = 1U << 30;
 
 struct FreeModel {
   void operator()(llama_model* model) const { llama_model_free(model); }
@@ -390,7 +392,7 @@ Result<void> LlamaEngine::reopen(std::uint32_t cells, const std::string& copy) {
 
 Result<std::uint32_t> LlamaEngine::resize(std::uint32_t cells) {
   const std::size_t used = cells_.size() - cells_.free_count();
-  if (cells == 0 || used > cells) {
+  if (cells == 0 || used > cells || cells > kCellsMost) {
     return fail(Code::kInvalidArgument,
                 fmt::format("no KV cache of {} cells: {} are used", cells, used));
   }
