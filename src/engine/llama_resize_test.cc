@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "base/clock.h"
 #include "engine/testing/llama_fixture.h"
 
 namespace pensieve::engine {
@@ -138,12 +139,12 @@ TEST_F(LlamaResizeTest, MemoryReallyComesBackAndTheCopyIsWithinItsBound) {
   const std::vector<Token> tokens = prompt(450);
   prefill(0, tokens);
   const Bytes before = resident();
-  const auto began = std::chrono::steady_clock::now();
+  const auto began = steady_clock().now();
   resize(8192);
-  const auto grown = std::chrono::steady_clock::now();
+  const auto grown = steady_clock().now();
   const Bytes large = resident();
   resize(512);
-  const auto shrunk = std::chrono::steady_clock::now();
+  const auto shrunk = steady_clock().now();
   const Bytes after = resident();
   EXPECT_GT(saturating_sub(large, before), 150_MiB) << "7,680 cells of 23 KB";
   EXPECT_LT(saturating_sub(after, before), 8_MiB);
