@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from harness import resident_bytes
 from survival_arena import (AGAIN_MAX_SECONDS, CROSSING_MAX_SECONDS, GB, MIB, NO_FLOORS,
                             CannotStart, nearest_rank, small_disk, stopped, user)
 
@@ -338,7 +339,8 @@ async def kernels_choice(arena):
     hog = arena.hog()
     # More than is left, less than is left without the engine; not so fast that the kernel, which
     # needs a moment to take back what its victim held, chooses a second one.
-    wanted = hog_size(arena) + arena.group.available() + 60 * MIB
+    engine = resident_bytes((server.workers() or [server.pid])[0])
+    wanted = hog_size(arena) + arena.group.available() + engine // 2
     await asyncio.to_thread(hog.tell, "hold", wanted, 200)
     relief = await arena.relieve(hog)
     over.set()
