@@ -101,7 +101,7 @@ Result<memory::Reading> SimMemorySource::read() {
       good_at_ = clock_.now();
       return memory::Reading{reading.total, reading.total, "machine"};
   }
-  PENSIEVE_CHECK(false);
+  return fail(Code::kInternal, "no such fault");
 }
 
 }  // namespace pensieve::sim
