@@ -259,7 +259,7 @@ std::expected<Pool::Rungs, LoadFailure> Pool::choose_window(std::vector<engine::
 
 /// "Never" was said of a limit that has been raised since: there is no point in waiting then.
 bool Pool::may_fit_now() const {
-  const std::optional<Bytes> total = monitor_.status().total;
+  const std::optional<Bytes> total = monitor_.check().total;
   return failure_->kind == LoadFailure::Kind::kNever && total && total_at_failure_ &&
          *total > *total_at_failure_;
 }
