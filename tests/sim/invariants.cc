@@ -112,13 +112,15 @@ void World::check_ledger() {
   if (outstanding > promised) violate("more is outstanding than promised");
   // Requests' buffers are small, have their own rules, and are never settled.
   const Bytes reserved = pool_.status().reserved;
-  if (reserved_before_ == Bytes() && reserved > Bytes()) {
+  if (reserved > reserved_before_) {
     trace_.add("promised MiB", reserved.count() >> 20, outstanding.count() >> 20);
     others_at_promise_ = machine_.taken_by_others();
+    // The copy that a shrinking cache needs for a moment may go below the critical floor.
+    const Bytes floor = reserved_before_ == Bytes() ? floors_.critical : floors_.emergency;
     Bytes best;
     for (const auto& [at, available] : available_lately_) best = std::max(best, available);
     const Bytes unsettled = saturating_sub(outstanding, service_.buffers().held());
-    if (unsettled.count() + floors_.critical.count() > best.count()) {
+    if (unsettled.count() + floor.count() > best.count()) {
       violate(fmt::format("{} MiB are outstanding and only {} MiB were available",
                           unsettled.count() >> 20, best.count() >> 20));
     }
