@@ -48,8 +48,8 @@ bool World::is_readable() const {
 void World::note_memory() {
   const TimePoint now = clock_.now();
   const Bytes available = machine_.reading().available;
-  available_lately_.emplace_back(now, available);
-  while (now - available_lately_.front().first > kReadingAgeMax) available_lately_.pop_front();
+  lately_.push_back({now, available, machine_.taken_from_machine(), machine_.taken_from_group()});
+  while (now - lately_.front().at > kReadingAgeMax) lately_.pop_front();
   const auto since = [&](std::optional<TimePoint>& mark, bool holds) {
     if (!holds) mark.reset();
     if (holds && !mark) mark = now;
@@ -114,11 +114,17 @@ void World::check_ledger() {
   const Bytes reserved = pool_.status().reserved;
   if (reserved > reserved_before_) {
     trace_.add("promised MiB", reserved.count() >> 20, outstanding.count() >> 20);
-    others_at_promise_ = machine_.taken_by_others();
     // The copy that a shrinking cache needs for a moment may go below the critical floor.
     const Bytes floor = reserved_before_ == Bytes() ? floors_.critical : floors_.emergency;
+    // By the reading that was best for us among those that the promise may go by.
     Bytes best;
-    for (const auto& [at, available] : available_lately_) best = std::max(best, available);
+    machine_at_promise_ = machine_.taken_from_machine();
+    group_at_promise_ = machine_.taken_from_group();
+    for (const Moment& moment : lately_) {
+      best = std::max(best, moment.available);
+      machine_at_promise_ = std::min(machine_at_promise_, moment.taken_from_machine);
+      group_at_promise_ = std::min(group_at_promise_, moment.taken_from_group);
+    }
     const Bytes unsettled = saturating_sub(outstanding, service_.buffers().held());
     if (unsettled.count() + floor.count() > best.count()) {
       violate(fmt::format("{} MiB are outstanding and only {} MiB were available",
@@ -204,7 +210,8 @@ void World::on_kernel_kill(WorkerId id) {
     held += worker->anonymous().count();
     leaks = leaks || worker->leaks();
   }
-  const Bytes taken = saturating_sub(machine_.taken_by_others(), others_at_promise_);
+  const Bytes taken = std::max(saturating_sub(machine_.taken_from_machine(), machine_at_promise_),
+                               saturating_sub(machine_.taken_from_group(), group_at_promise_));
   const bool kept = held <= ledger_.promised().count() + kBeforeLoad.count() && !leaks;
   if (kept && ledger_.promised() > Bytes() &&
       taken.count() + kBeforeLoad.count() * 2 < floors_.critical.count()) {

@@ -35,10 +35,12 @@ Bytes Machine::workers() const {
   return Bytes(sum);
 }
 
-Bytes Machine::taken_by_others() const {
-  const Bytes outside(others_.count() + group_others_.count() + dirty_.count());
-  const Bytes inside(group_others_.count() + saturating_sub(total_, group_limit()).count());
-  return std::max(outside, inside);
+Bytes Machine::taken_from_machine() const {
+  return Bytes(others_.count() + group_others_.count() + dirty_.count());
+}
+
+Bytes Machine::taken_from_group() const {
+  return Bytes(group_others_.count() + saturating_sub(total_, group_limit()).count());
 }
 
 Bytes Machine::used() const {

@@ -38,8 +38,10 @@ class Machine {
   Bytes dirty() const { return dirty_; }
   Bytes group_limit() const { return group_limit_.count() == 0 ? total_ : group_limit_; }
   Bytes workers() const;
-  /// Of what nobody can be asked to give back, and limits: grows, and a promise may break.
-  Bytes taken_by_others() const;
+  /// What is not there for us: on the machine because others have it, in our group for that and
+  /// for the limit. Where one of them grows, a promise may break.
+  Bytes taken_from_machine() const;
+  Bytes taken_from_group() const;
 
   /// What the kernel would say.
   memory::Reading reading() const;

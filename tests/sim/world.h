@@ -145,9 +145,17 @@ class World {
   std::optional<TimePoint> roomy_since_;  // A model would fit.
   std::optional<TimePoint> idle_and_short_since_;
   std::optional<TimePoint> emergency_since_;
-  std::deque<std::pair<TimePoint, Bytes>> available_lately_;  // As long as a reading is fresh.
+  /// What was there, and not there for us, as long as a reading of it counts as fresh.
+  struct Moment {
+    TimePoint at;
+    Bytes available;
+    Bytes taken_from_machine;
+    Bytes taken_from_group;
+  };
+  std::deque<Moment> lately_;
   Bytes reserved_before_;
-  Bytes others_at_promise_;
+  Bytes machine_at_promise_;  // What was not there for us when memory was last promised.
+  Bytes group_at_promise_;
 };
 
 }  // namespace pensieve::sim
