@@ -251,16 +251,19 @@ class Arena:
             await asyncio.sleep(0.02)
 
     def note_crossing(self, crossed, changes):
-        """The first 503 after the crossing, from a probe's changes of status.
+        """The first 503 after the crossing, from a probe's changes of status; returns whether
+        there was one, or it was refused already.
 
-        Nothing is noted where it was refused before that, for another reason.
+        What was refused already is no sample: the server itself may have taken the last page.
         """
         if crossed is None:
-            return
+            return False
         later = [moment for moment, status in changes if moment >= crossed and status == 503]
         before = [status for moment, status in changes if moment < crossed]
-        if later and not (before and before[-1] == 503):
+        refused_already = bool(before) and before[-1] == 503
+        if later and not refused_already:
             self.row.crossings.append(later[0] - crossed)
+        return refused_already or bool(later)
 
     # --- the end ---
 
