@@ -8,13 +8,14 @@ import stat
 import subprocess
 
 import pytest
-from harness import CALM, SMOLLM2, ask, floors, run, wait_until
+from harness import CALM, SMOLLM2, SMOLLM2_ID, ask, floors, run, wait_until
 
 MIB = 1 << 20
+MUCH = 400  # Tokens; the story is longer, and a question is much shorter.
 # A machine with little to spare is not what is tested here.
 EASY = floors(0.4, 0.3, 0.2, 0.1)
 STORY = " ".join(f"On day {day} the keeper wrote down {day * 7} ships and {day * 3} storms."
-                 for day in range(1, 60))
+                 for day in range(1, 26))
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def turn(server, messages, question):
     """One more turn of a conversation, in place; returns its usage."""
     messages.append({"role": "user", "content": question})
     response = server.http.post("/v1/messages", json={
-        "model": "test", "max_tokens": 12, "temperature": 0, "messages": messages})
+        "model": SMOLLM2_ID, "max_tokens": 12, "temperature": 0, "messages": messages})
     assert response.status_code == 200, response.text
     text = "".join(block["text"] for block in response.json()["content"])
     messages.append({"role": "assistant", "content": text})
@@ -61,7 +62,7 @@ def test_a_conversation_survives_a_restart_of_the_server(start, folder):
     server = start()
     first = turn(server, messages, STORY)
     assert first["cache_read_input_tokens"] == 0
-    assert tokens_of(first) > 1000
+    assert tokens_of(first) > MUCH
     server.stop()
     assert len(files(folder)) == 1
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -95,11 +96,11 @@ def test_the_answer_after_a_restart_is_the_answer_without_one(start):
     server.stop()
     server = start()
     usage = turn(server, before, question)
-    assert usage["cache_read_input_tokens"] > 1000
+    assert usage["cache_read_input_tokens"] > MUCH
     assert before[-1]["content"] == there
 
 
-@pytest.mark.parametrize("where", [0, 9, 30, 60, 2000, -1])
+@pytest.mark.parametrize("where", [0, 40, 2000, -1])
 def test_a_damaged_file_is_a_miss_and_is_removed(start, folder, where):
     messages = []
     server = start()
@@ -152,7 +153,7 @@ def test_a_full_disk_is_one_line_in_the_log_and_no_error(start, folder):
         turn(server, messages, STORY)
         server.wait_for_log("prefixes are not stored for now: .*No space left", 40)
         usage = turn(server, messages, "How many ships on day 3?")
-        assert usage["cache_read_input_tokens"] > 1000, "the KV cache itself still has it"
+        assert usage["cache_read_input_tokens"] > MUCH, "the KV cache itself still has it"
         assert files(folder) == []
         server.stop()
         assert len(re.findall("prefixes are not stored for now", server.log())) == 1
@@ -186,7 +187,7 @@ def test_two_servers_share_one_folder(start, folder):
     assert len(files(folder)) == 2
     third = start()
     for messages in (one, two):
-        assert turn(third, messages, "And then?")["cache_read_input_tokens"] > 1000
+        assert turn(third, messages, "And then?")["cache_read_input_tokens"] > MUCH
 
 
 def test_clear_cache_forgets_memory_and_on_demand_the_disk(start, folder, tmp_path):
@@ -200,7 +201,7 @@ def test_clear_cache_forgets_memory_and_on_demand_the_disk(start, folder, tmp_pa
     assert cleared.returncode == 0, cleared.stderr + host
     assert len(files(folder)) == 1
     usage = turn(server, messages, "How many ships on day 3?")
-    assert usage["cache_read_input_tokens"] > 1000, "from the disk"
+    assert usage["cache_read_input_tokens"] > MUCH, "from the disk"
     cleared = run(tmp_path, "clear-cache", "--stored", env=env)
     assert cleared.returncode == 0, cleared.stderr
     wait_until(lambda: not files(folder), 10, "an empty folder")
@@ -216,5 +217,5 @@ def test_a_parked_conversation_comes_back_from_memory(start):
         turn(server, messages, f"Conversation {number}. {STORY}")
     wait_until(lambda: prefixes(server)["parked"] > 0, 10, "parked conversations")
     for messages in talks:
-        assert turn(server, messages, "How many ships on day 3?")["cache_read_input_tokens"] > 1000
-    assert ask(server, "hello").status_code == 200
+        assert turn(server, messages, "How many ships on day 3?")["cache_read_input_tokens"] > MUCH
+    assert ask(server, "hello", model=SMOLLM2_ID).status_code == 200

@@ -123,6 +123,9 @@ asio::awaitable<void> Pool::load_and_tell() {
     failure_.reset();
     backoff_ = {};
     enter(State::kReady);
+    // Before the first request, which may find on disk what it begins with: the worker uses neither
+    // memory nor disk for prefixes until it is told how much.
+    follow_limits(rung_, monitor_.status());
     co_return;
   }
   failure_ = loaded.error();

@@ -197,6 +197,7 @@ class Pool {
   std::uint64_t generation_ = 0;      // Which worker; an old one's end must not touch a new one.
   std::optional<CellBudget> budget_;  // What the worker itself takes.
   std::optional<memory::Reservation> parked_;  // For parked states, beside it.
+  memory::Rung rung_ = memory::Rung::kNone;    // As last ordered.
   std::optional<worker::Limits> limits_;       // As last sent; empty before that.
   TimePoint limits_at_{};
   bool spilling_ = false;  // The last orders were to spill.

@@ -72,6 +72,7 @@ void Pool::send(FrameType type, std::string_view payload) {
 }
 
 void Pool::follow(const memory::Orders& orders) {
+  rung_ = orders.rung();
   if (state_ != State::kReady || !link_->usable()) return;
   const memory::Monitor::Status memory = monitor_.status();
   follow_limits(orders.rung(), memory);

@@ -113,6 +113,16 @@ TEST_F(PoolTest, MemoryForParkedStatesIsPromisedFirstAndGivenBackUnderPressure) 
       << "half of what is above the caution floor";
 }
 
+TEST_F(PoolTest, AWorkerKnowsItsLimitsBeforeItsFirstRequest) {
+  options_.parked_bytes_max = 256_MiB;
+  options_.stored_bytes_max = 1_GiB;
+  make_pool("plan_mib 100\n");
+  ASSERT_NE(worker(), nullptr);
+  EXPECT_EQ(pool_->status().limits.parked_bytes_max, 256_MiB);
+  EXPECT_EQ(pool_->status().limits.stored_bytes_max, 1_GiB);
+  EXPECT_EQ(pool_->status().parked_reserved, 256_MiB);
+}
+
 TEST_F(PoolTest, AModelTrainedForLessGetsWhatItWasTrainedFor) {
   make_pool("kv_kib_per_token 1\ncontext_tokens 6000\n");
   expect_context(8_GiB, 6000);
