@@ -49,6 +49,7 @@ def test_the_table_says_the_same_to_people(tmp_path):
     assert "It fits now." in ended.stdout and "Never measured" in ended.stdout
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("prompt_words,answer_tokens", [(10, 8), (4000, 200)])
 def test_the_estimate_is_above_what_a_worker_takes(serve, tmp_path, measured, prompt_words,
                                                    answer_tokens):
@@ -100,14 +101,17 @@ def test_a_running_server_is_asked_what_it_promised(serve, tmp_path):
     code, report = plan(tmp_path, loaded, PENSIEVE_PORT=str(server.port))
     assert code == 0
     assert report["memory"]["source"].endswith(str(server.port))
-    assert report["would_unload"] == {"model": "loaded", "bytes": 300 << 20}
+    # With what is promised for parked prefixes.
+    reserved = server.http.get("/v1/pensieve/ps").json()["models"][0]["memory_reserved_bytes"]
+    assert report["would_unload"] == {"model": "loaded", "bytes": reserved}
+    assert reserved >= 300 << 20
     assert report["memory"]["floor_bytes"] == GIB
 
 
 def test_what_a_worker_took_above_its_estimate_is_in_the_next_one(serve, tmp_path):
     model = write_script_model(tmp_path, "m", plan_mib=64)
     server = serve("--model", model)
-    answer = server.http.post("/v1/messages", json=body("script: leak 200; say done"))
+    answer = server.http.post("/v1/messages", json=body("script: leak 200; say done", model="m"))
     assert answer.status_code == 200, answer.text
     server.wait_for_log(r"more than the 0\.06GB reserved for it", 15)
     ps = server.http.get("/v1/pensieve/ps").json()
