@@ -50,7 +50,7 @@ def test_the_table_says_the_same_to_people(tmp_path):
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("prompt_words,answer_tokens", [(10, 8), (4000, 200)])
+@pytest.mark.parametrize("prompt_words,answer_tokens", [(10, 8), (2000, 50)])
 def test_the_estimate_is_above_what_a_worker_takes(serve, tmp_path, measured, prompt_words,
                                                    answer_tokens):
     server = serve("--model", SMOLLM2, "--context", "8192")
@@ -59,7 +59,7 @@ def test_the_estimate_is_above_what_a_worker_takes(serve, tmp_path, measured, pr
     for turn in range(3):
         text = f"{turn} " + "the quick brown fox " * (prompt_words // 4)
         answer = server.http.post("/v1/messages", json=body(text, max_tokens=answer_tokens,
-                                                            model=SMOLLM2))
+                                                            model=SMOLLM2), timeout=300)
         assert answer.status_code == 200, answer.text
         peak = max(peak, anonymous_bytes(worker))
     model = server.http.get("/v1/pensieve/ps").json()["models"][0]
