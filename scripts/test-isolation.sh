@@ -77,7 +77,9 @@ start_server() {
   local name=$1
   shift
   printf 'context_tokens 32768\n' >"$work/$name.script"
-  env "$@" "$pensieve" serve --engine scripted --model "$work/$name.script" --port 0 \
+  # What the server keeps of its own (estimates, prefixes) is not what the wrapper may touch.
+  env XDG_STATE_HOME="$work/state" XDG_CACHE_HOME="$work/cache" "$@" \
+    "$pensieve" serve --engine scripted --model "$work/$name.script" --port 0 \
     >"$work/$name.log" 2>&1 </dev/null &
   servers+=($!)
   wait_for_port "$name"
