@@ -42,6 +42,8 @@ void PrefixStore::read_files() {
     lock.lock();
     fetches_.pop_front();
     written_.notify_all();
+    // A disk that works again, or a state whose file went while it was read: there is work.
+    write_wake_.notify_all();
   }
 }
 
@@ -123,6 +125,7 @@ void PrefixStore::read_one(const std::string& name) {
       if (unreadable_) disk_works();
       entry->parked = std::make_shared<ParkedState>(
           ParkedState{std::move(*charged), std::move(head->tokens), std::move(state)});
+      shrink();  // The budget may have been lowered meanwhile.
     } else if (!head && head.error().code != Code::kOutOfMemory) {
       const Code code = head.error().code;
       if (code == Code::kInvalidArgument) {

@@ -49,7 +49,9 @@ class PrefixStorePropertyTest : public PrefixStoreTest {
   }
 
   void damage() {
-    const std::vector<std::string> names = files_in(folder());
+    std::vector<std::string> names = files_in(folder());
+    // Under the name of a half written file it would lie there until somebody looks again.
+    std::erase_if(names, [](const std::string& name) { return name.contains("writing"); });
     if (names.empty()) return;
     const std::string path =
         folder() + "/" + names[pick(0, static_cast<std::uint32_t>(names.size()) - 1)];
@@ -114,13 +116,14 @@ class PrefixStorePropertyTest : public PrefixStoreTest {
 
   /// What must hold once all is written: budgets to the byte, in memory and on disk.
   void expect_at_rest() {
+    // Both at each step: the time that lets the one come to rest makes work due for the other.
+    for (const Duration wait : {Duration(), Duration(PrefixStore::kWriteMax)}) {
+      clock_.advance(wait);
+      for (auto& store : stores_) store->tick();
+      for (auto& store : stores_) settle(*store);
+    }
     for (const int which : {0, 1}) {
-      PrefixStore& store = *stores_[which];
-      settle(store);
-      clock_.advance(PrefixStore::kWriteMax);
-      store.tick();
-      settle(store);
-      ASSERT_LE(store.stats().parked_bytes, parked_[which]);
+      ASSERT_LE(stores_[which]->stats().parked_bytes, parked_[which]);
     }
     std::uint64_t bytes = 0;
     for (const std::string& name : files_in(folder())) {
