@@ -337,7 +337,8 @@ def stopped(pid):
 def small_disk(folder, size_mib):
     """A file system of so many MiB at `folder`, in memory."""
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", folder], check=True)
+    options = f"size={size_mib}m,mode=700"  # Nobody else may write there, or it is not used.
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
     try:
         yield folder
     finally:

@@ -22,6 +22,10 @@ REAL_LIMIT_MIB, REAL_FLOORS = 800, (0.30, 0.22, 0.15, 0.08)
 SCRIPTED_LIMIT_MIB, SCRIPTED_FLOORS = 384, (0.16, 0.13, 0.10, 0.05)
 CROSSINGS = 100
 HOLD_SECONDS = 3.0
+DISK_MIB = 24  # The state of 630 tokens of the small model has 14.
+FULL = "prefixes are not stored for now: taking room in"
+FULL_WITHIN_SECONDS = 60
+KERNEL_ROUNDS = 5
 
 WORDS = ("time person year way day thing man world life hand part child eye woman place work week "
          "case point company number group problem fact water room money story month book night "
@@ -338,15 +342,19 @@ async def kernels_choice(arena):
     arena.traffic(server, 2, lambda: user(words(arena, 80), 24, stream=True), over)
     await asyncio.sleep(2)
     hog = arena.hog()
-    # More than is left, less than is left without the engine; not so fast that the kernel, which
-    # needs a moment to take back what its victim held, chooses a second one.
-    engine = resident_bytes((server.workers() or [server.pid])[0])
-    wanted = hog_size(arena) + arena.group.available() + engine // 2
-    await asyncio.to_thread(hog.tell, "hold", wanted, 200)
-    relief = await arena.relieve(hog)
+    # Now and then our ladder is faster than the kernel; the kernel is to have its turn.
+    for _ in range(KERNEL_ROUNDS):
+        # More than is left, less than is left without the engine; not so fast that the kernel,
+        # which needs a moment to take back what its victim held, chooses a second one.
+        engine = resident_bytes((server.workers() or [server.pid])[0])
+        wanted = hog_size(arena) + arena.group.available() + engine // 2
+        await asyncio.to_thread(hog.tell, "hold", wanted, 200)
+        relief = await arena.relieve(hog)
+        # The model is loaded anew, which takes its time.
+        await arena.accepting_again(server, relief, user("Say hello.", 4), 5)
+        if arena.kills() >= 1:
+            break
     over.set()
-    # The model is loaded anew, which takes its time.
-    await arena.accepting_again(server, relief, user("Say hello.", 4), 5)
     arena.row.require(arena.kills() >= 1, "the kernel killed nobody; nothing was proved")
 
 
@@ -366,10 +374,10 @@ async def frozen_engine(arena):
 
 # --- the house ------------------------------------------------------------------------------------
 
-@scenario("the disk for stored prefixes has 4 MB, and memory grows short so that they are stored",
-          not_for_llama="it stores nothing on disk by itself")
+@scenario("the disk for stored prefixes holds one of four states, and then a hog comes",
+          limit_mib=1200, not_for_llama="it stores nothing on disk by itself")
 async def disk_full(arena):
-    with small_disk(arena.folder / "disk", 4) as disk:
+    with small_disk(arena.folder / "disk", DISK_MIB) as disk:
         try:
             server = arena.serve(env={"PENSIEVE_CACHE_DIRECTORY": str(disk)})
         except CannotStart as error:
@@ -377,12 +385,18 @@ async def disk_full(arena):
             return
         for _ in range(4):
             await arena.ask(server, user(words(arena, 600), 4))
+        # What rests is stored, one after the other: the first state fits, the second does not.
+        end = time.monotonic() + FULL_WITHIN_SECONDS
+        while FULL not in server.log() and time.monotonic() < end:
+            await asyncio.sleep(0.5)
+        arena.row.require(FULL in server.log(),
+                          "the disk was never full; nothing was proved")
+        arena.row.require(any(disk.iterdir()), "nothing was ever stored there")
         await under_a_hog(arena, server, 100, user("Say hello.", 4))
         for _ in range(4):
             await arena.ask(server, user(words(arena, 600), 4))
         written = sum(path.stat().st_size for path in disk.rglob("*") if path.is_file())
-        arena.row.require(any(disk.iterdir()), "nothing was ever stored there")
-        arena.row.require(written <= 4 * MIB, "more was written than there is")
+        arena.row.require(written <= DISK_MIB * MIB, "more was written than there is")
 
 
 @scenario("the group's limit is lowered under load, below the floors, and raised again")
