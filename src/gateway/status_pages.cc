@@ -33,18 +33,6 @@ json::object forecast_object(const memory::Forecast& forecast) {
           {"confidence_percent", static_cast<int>(forecast.confidence * 100)}};
 }
 
-json::object prefixes_object(const worker::PrefixStats& prefixes) {
-  return {{"stored_bytes", prefixes.stored_bytes.count()},
-          {"parked", prefixes.parked},
-          {"stored", prefixes.stored},
-          {"hits", prefixes.hits},
-          {"misses", prefixes.misses},
-          {"spilled", prefixes.spilled},
-          {"dropped", prefixes.dropped},
-          {"corrupt", prefixes.corrupt},
-          {"disk_failing", prefixes.disk_failing}};
-}
-
 HttpResponse json_page(const json::object& body) {
   HttpResponse response;
   response.body = json::serialize(body);
@@ -138,7 +126,7 @@ HttpResponse StatusPages::ps(const Serving& serving) {
       {"memory_parked_reserved_bytes", status.parked_reserved.count()},
       {"memory_parked_bytes", status.heartbeat.parked_bytes.count()},
       {"kv_tokens_cached", status.heartbeat.cached_tokens},
-      {"prefixes", prefixes_object(status.heartbeat.prefixes)},
+      {"prefixes", worker::to_json(status.heartbeat.prefixes)},
       {"kv_cells", status.cells},
       {"kv_cells_used", status.heartbeat.cells_used},
       {"kv_cells_max", status.cells_max},

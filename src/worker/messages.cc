@@ -255,9 +255,7 @@ Result<Cleared> decode_cleared(std::string_view payload) {
   });
 }
 
-namespace {
-
-json::object prefixes_object(const PrefixStats& prefixes) {
+json::object to_json(const PrefixStats& prefixes) {
   return {{"stored_bytes", prefixes.stored_bytes.count()},
           {"parked", prefixes.parked},
           {"stored", prefixes.stored},
@@ -268,6 +266,8 @@ json::object prefixes_object(const PrefixStats& prefixes) {
           {"corrupt", prefixes.corrupt},
           {"disk_failing", prefixes.disk_failing}};
 }
+
+namespace {
 
 PrefixStats prefixes_of(const Fields& fields) {
   return {.stored_bytes = fields.bytes("stored_bytes"),
@@ -292,7 +292,7 @@ std::string encode(const Heartbeat& heartbeat) {
                                       {"resident", heartbeat.resident.count()},
                                       {"anonymous", heartbeat.anonymous.count()},
                                       {"parked_bytes", heartbeat.parked_bytes.count()},
-                                      {"prefixes", prefixes_object(heartbeat.prefixes)}});
+                                      {"prefixes", to_json(heartbeat.prefixes)}});
 }
 
 Result<Heartbeat> decode_heartbeat(std::string_view payload) {

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include <boost/json/object.hpp>
+
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/protection.h"
@@ -109,6 +111,8 @@ std::string encode(const Failed& failed);
 std::string encode(const Refused& refused);
 std::string encode(const Counted& counted);
 std::string encode(const Cleared& cleared);
+/// As heartbeats and status pages say it.
+boost::json::object to_json(const PrefixStats& prefixes);
 std::string encode(const Heartbeat& heartbeat);
 
 // Errors: kInvalidArgument where the payload is not JSON of the expected shape.
