@@ -32,3 +32,17 @@ lock() {  # lock NAME
   exec 9>"$cache_root/$1.lock"
   if command -v flock >/dev/null; then flock 9; fi
 }
+
+# Downloads a source package once and checks its hash; leaves its path in `fetched`.
+fetch_package() {  # fetch_package NAME VERSION SHA256 WORDS-FOR-PEOPLE
+  local folder="$cache_root/downloads"
+  fetched="$folder/$1-$2.tar.gz"
+  mkdir -p "$folder"
+  if [ -f "$fetched" ] && [ "$(sha256_of "$fetched")" = "$3" ]; then return 0; fi
+  say "Downloading $4 ..."
+  rm -f "$fetched"
+  "$python" -m pip download --no-deps --no-binary "$1" --dest "$folder" "$1==$2" >&2 ||
+    die "pip could not download $1==$2"
+  [ "$(sha256_of "$fetched")" = "$3" ] ||
+    die "$fetched does not have the pinned sha256; delete it and run again"
+}

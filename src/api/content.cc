@@ -19,6 +19,7 @@ using engine::Role;
 struct Block {
   const object& members;
   std::string_view raw;
+  ToolList& tools;
 };
 
 using Read = std::expected<void, Refusal>;
@@ -57,7 +58,7 @@ void append_line(std::string& out, std::string_view line) {
 Read read_text(const Block& block, std::vector<Part>& parts) {
   const auto text = require_string(block.members, "text");
   if (!text) return std::unexpected(text.error());
-  if (!text->empty()) parts.push_back({Part::Kind::kText, std::string(*text), {}});
+  if (!text->empty()) parts.push_back({Part::Kind::kText, std::string(*text)});
   return {};
 }
 
@@ -73,6 +74,13 @@ Read refuse_document(const Block&, std::vector<Part>&) {
   return refuse("", "this model cannot read documents");
 }
 
+Read read_thinking(const Block& block, std::vector<Part>& parts) {
+  const auto thinking = require_string(block.members, "thinking");
+  if (!thinking) return std::unexpected(thinking.error());
+  if (!thinking->empty()) parts.push_back({Part::Kind::kThinking, std::string(*thinking)});
+  return {};
+}
+
 Read read_tool_use(const Block& block, std::vector<Part>& parts) {
   const auto id = require_name(block.members, "id");
   if (!id) return std::unexpected(id.error());
@@ -81,30 +89,35 @@ Read read_tool_use(const Block& block, std::vector<Part>& parts) {
   const auto input = require(block.members, "input");
   if (!input) return std::unexpected(input.error());
   if (!(*input)->is_object()) return refuse("input", "Input should be an object");
-
-  Part part{Part::Kind::kToolUse, "<tool_call>\n{\"name\":", std::string(*id)};
-  append_json(part.text, *name);
-  part.text += ",\"arguments\":";
-  part.text += compact_json(raw_member(block.raw, "input"));
-  part.text += "}\n</tool_call>";
-  parts.push_back(std::move(part));
+  parts.push_back({.kind = Part::Kind::kToolUse,
+                   .tool_use_id = std::string(*id),
+                   .tool_name = std::string(*name),
+                   .arguments = compact_json(raw_member(block.raw, "input"))});
   return {};
 }
 
 /// One block inside a tool result, as text. A picture there must not end the session: the model is
 /// told that it was left out.
-std::expected<std::string_view, Refusal> result_line(const value& block) {
+std::expected<std::string, Refusal> result_line(const value& block, ToolList& tools) {
   const auto type = type_of(block);
   if (!type) return std::unexpected(type.error());
   const object& members = block.get_object();
-  if (*type == "text") return require_string(members, "text");
-  if (*type == "tool_reference") return require_name(members, "tool_name");
+  if (*type == "text") {
+    const auto text = require_string(members, "text");
+    if (!text) return std::unexpected(text.error());
+    return std::string(*text);
+  }
+  if (*type == "tool_reference") {
+    const auto name = require_name(members, "tool_name");
+    if (!name) return std::unexpected(name.error());
+    return tools.reference(*name);
+  }
   if (*type == "image") return "[image omitted: this model cannot read images]";
   if (*type == "document") return "[document omitted: this model cannot read documents]";
   return refuse_type(*type, "'text', 'image', 'document', 'tool_reference'");
 }
 
-std::expected<std::string, Refusal> result_text(const value& content) {
+std::expected<std::string, Refusal> result_text(const value& content, ToolList& tools) {
   if (const boost::json::string* text = content.if_string()) {
     return std::string(text->data(), text->size());
   }
@@ -112,7 +125,7 @@ std::expected<std::string, Refusal> result_text(const value& content) {
   if (blocks == nullptr) return refuse("", "Input should be a valid string or list");
   std::string out;
   for (std::size_t i = 0; i < blocks->size(); ++i) {
-    const auto line = result_line((*blocks)[i]);
+    const auto line = result_line((*blocks)[i], tools);
     if (!line) return std::unexpected(within(i, line.error()));
     append_line(out, *line);
   }
@@ -122,15 +135,14 @@ std::expected<std::string, Refusal> result_text(const value& content) {
 Read read_tool_result(const Block& block, std::vector<Part>& parts) {
   const auto id = require_name(block.members, "tool_use_id");
   if (!id) return std::unexpected(id.error());
-  Part part{Part::Kind::kToolResult, "<tool_response>\n", std::string(*id)};
+  Part part{.kind = Part::Kind::kToolResult, .tool_use_id = std::string(*id)};
   const value* is_error = find(block.members, "is_error");
   if (is_error != nullptr && *is_error == true) part.text += "Error: ";
   if (const value* content = find(block.members, "content")) {
-    const auto text = result_text(*content);
+    const auto text = result_text(*content, block.tools);
     if (!text) return std::unexpected(within("content", text.error()));
     part.text += *text;
   }
-  part.text += "\n</tool_response>";
   parts.push_back(std::move(part));
   return {};
 }
@@ -144,7 +156,7 @@ constexpr std::array kBlockTypes = {
     BlockType{"text", read_text, true, true, true},
     BlockType{"tool_use", read_tool_use, false, true, false},
     BlockType{"tool_result", read_tool_result, true, false, false},
-    BlockType{"thinking", read_nothing, false, true, false},
+    BlockType{"thinking", read_thinking, false, true, false},
     BlockType{"redacted_thinking", read_nothing, false, true, false},
     BlockType{"image", refuse_image, true, true, false},
     BlockType{"document", refuse_document, true, true, false},
@@ -160,6 +172,8 @@ bool may_stand(const BlockType& type, Role role) {
       return type.assistant;
     case Role::kSystem:
       return type.system;
+    case Role::kTool:
+      break;  // Results are blocks of the user here.
   }
   return false;
 }
@@ -172,12 +186,13 @@ std::string tags_of(Role role) {
   return tags;
 }
 
-Read read_block(const value& block, std::string_view raw, Role role, std::vector<Part>& parts) {
+Read read_block(const value& block, std::string_view raw, Role role, ToolList& tools,
+                std::vector<Part>& parts) {
   const auto type = type_of(block);
   if (!type) return std::unexpected(type.error());
   for (const BlockType& known : kBlockTypes) {
     if (known.name == *type && may_stand(known, role)) {
-      return known.read(Block{block.get_object(), raw}, parts);
+      return known.read(Block{block.get_object(), raw, tools}, parts);
     }
   }
   return refuse_type(*type, tags_of(role));
@@ -199,11 +214,11 @@ std::vector<std::string_view> raw_blocks(const boost::json::array& blocks, std::
 }  // namespace
 
 std::expected<std::vector<Part>, Refusal> parse_content(const value& content, std::string_view raw,
-                                                        Role role) {
+                                                        Role role, ToolList& tools) {
   std::vector<Part> parts;
   if (const boost::json::string* text = content.if_string()) {
     if (!text->empty()) {
-      parts.push_back({Part::Kind::kText, std::string(text->data(), text->size()), {}});
+      parts.push_back({Part::Kind::kText, std::string(text->data(), text->size())});
     }
     return parts;
   }
@@ -211,7 +226,7 @@ std::expected<std::vector<Part>, Refusal> parse_content(const value& content, st
   if (blocks == nullptr) return refuse("", "Input should be a valid string or list");
   const std::vector<std::string_view> raws = raw_blocks(*blocks, raw);
   for (std::size_t i = 0; i < blocks->size(); ++i) {
-    const Read read = read_block((*blocks)[i], raws[i], role, parts);
+    const Read read = read_block((*blocks)[i], raws[i], role, tools, parts);
     if (!read) return std::unexpected(within(i, read.error()));
   }
   return parts;

@@ -82,7 +82,7 @@ TEST(ContentTest, WritesAToolUseWithTheNumbersOfTheClient) {
                          R"( "input" : {"z": 1.0, "a":[1e20 , 0.50],"s":"\u00e9 \n"} })"),
             "a: <tool_call>\n"
             R"({"name":"a\"b","arguments":{"z":1.0,"a":[1e20,0.50],"s":")"
-            "\xC3\xA9 \\n\"}}\n</tool_call>\n...");
+            "\xC3\xA9 \\n\"}}\n</tool_call>\n");
 }
 
 TEST(ContentTest, TakesTheInputOfItsOwnBlock) {
@@ -91,7 +91,7 @@ TEST(ContentTest, TakesTheInputOfItsOwnBlock) {
                          R"({"type":"tool_use","input":{"no":1},"id":"b","name":"n","input":{}})"),
             "a: ],[{\"input\":{\"no\":1}}\n"
             "<tool_call>\n{\"name\":\"n\",\"arguments\":{\"input\":{\"x\":1}}}\n</tool_call>\n"
-            "<tool_call>\n{\"name\":\"n\",\"arguments\":{}}\n</tool_call>\n...");
+            "<tool_call>\n{\"name\":\"n\",\"arguments\":{}}\n</tool_call>\n");
 }
 
 TEST(ContentTest, RefusesMalformedToolUses) {

@@ -31,8 +31,8 @@ struct CountTokensRequest {
 };
 
 // What a request may say, besides what prompt.h and content.h tell of the messages:
-//  - Unknown fields are ignored, and so, for now, are `tools`, `tool_choice`, `thinking` and
-//    `output_config`. A null counts as absent where a field may be absent.
+//  - Unknown fields are ignored, and so, for now, is `thinking`. A null counts as absent where a
+//  field may be absent.
 //  - `max_tokens`: a whole number of at least 1; a larger one than fits becomes the largest.
 //  - `temperature` in [0, 2]; Anthropic's API ends at 1, other clients do not.
 //  - `top_p` in [0, 1]; 0 is the likeliest token alone.

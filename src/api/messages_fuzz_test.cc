@@ -47,12 +47,15 @@ void mutate(std::string& body, Generator& generator) {
 void expect_canonical(const engine::Prompt& prompt) {
   ASSERT_FALSE(prompt.messages.empty());
   for (std::size_t i = 0; i < prompt.messages.size(); ++i) {
-    EXPECT_FALSE(prompt.messages[i].text.empty());
-    if (i > 0) {
+    const engine::Message& message = prompt.messages[i];
+    const bool may_be_empty = message.role == engine::Role::kTool || !message.calls.empty();
+    EXPECT_TRUE(may_be_empty || !message.text.empty());
+    if (i > 0 && message.role != engine::Role::kTool) {
       EXPECT_NE(prompt.messages[i].role, prompt.messages[i - 1].role);
     }
   }
-  EXPECT_EQ(prompt.continues_last, prompt.messages.back().role == engine::Role::kAssistant);
+  const engine::Message& last = prompt.messages.back();
+  EXPECT_EQ(prompt.continues_last, last.role == engine::Role::kAssistant && last.calls.empty());
 }
 
 /// True where the body was taken.

@@ -66,7 +66,8 @@ TEST(MessagesRequestTest, ReadsARealBodyOfClaudeCode) {
       "u: <tool_response>\na.txt\n</tool_response>\n"
       "<tool_response>\n1: x\n[image omitted: this model cannot read images]\n"
       "</tool_response>\n"
-      "<tool_response>\nWebFetch\n</tool_response>\n"
+      "<tool_response>\n<functions><function>{\"description\":\"\",\"name\":\"WebFetch\","
+      "\"parameters\":{}}</function></functions>\n</tool_response>\n"
       "s: A new skill is there.\n");
 }
 
@@ -221,8 +222,8 @@ TEST(MessagesRequestTest, TakesNullForAbsentWhereAFieldMayBeAbsent) {
 }
 
 TEST(MessagesRequestTest, IgnoresUnknownFieldsOfAnyType) {
-  EXPECT_EQ(refusal_with(R"("safeguards":[{}],"service_tier":"auto","thinking":7,"tools":"x",)"
-                         R"("tool_choice":[],"metadata":1,"fallbacks":null,"":{}, "betas":["x"])"),
+  EXPECT_EQ(refusal_with(R"("safeguards":[{}],"service_tier":"auto","thinking":7,)"
+                         R"("metadata":1,"fallbacks":null,"":{}, "betas":["x"])"),
             "accepted");
 }
 

@@ -23,6 +23,8 @@ struct Turn {
   std::vector<Part> parts;  // At least one.
 };
 
+using CallNames = std::unordered_map<std::string, std::string>;  // By the call's id.
+
 std::optional<Role> role_from(const value& role) {
   if (role == "user") return Role::kUser;
   if (role == "assistant") return Role::kAssistant;
@@ -82,31 +84,67 @@ void sort_results(std::vector<Turn>& turns) {
   }
 }
 
-std::string joined(const std::vector<Part>& parts) {
-  std::string text;
-  for (const Part& part : parts) {
-    if (&part != &parts.front()) text += '\n';
-    text += part.text;
-  }
-  return text;
+void append_line(std::string& text, std::string_view line) {
+  if (!text.empty()) text += '\n';
+  text += line;
 }
 
-engine::Prompt prompt_of(std::vector<Turn> turns) {
-  sort_results(turns);
-  engine::Prompt prompt;
-  for (const Turn& turn : turns) prompt.messages.push_back({turn.role, joined(turn.parts)});
-  if (turns.empty() || turns.back().role != Role::kAssistant) return prompt;
+/// The results of a turn, one message each, then what the user says besides.
+void append_user(const Turn& turn, const CallNames& names, std::vector<engine::Message>& messages) {
+  std::string text;
+  for (const Part& part : turn.parts) {
+    if (part.kind != Part::Kind::kToolResult) {
+      append_line(text, part.text);
+      continue;
+    }
+    engine::Message result{.role = Role::kTool, .text = part.text};
+    result.tool_call_id = part.tool_use_id;
+    if (const auto name = names.find(part.tool_use_id); name != names.end()) {
+      result.tool_name = name->second;
+    }
+    messages.push_back(std::move(result));
+  }
+  if (!text.empty()) messages.push_back({turn.role, std::move(text)});
+}
 
-  std::string& last = prompt.messages.back().text;
-  const std::size_t end = last.find_last_not_of(" \t\r\n\v\f");
-  last.erase(end == std::string::npos ? 0 : end + 1);
-  prompt.continues_last = !last.empty();
-  if (last.empty()) prompt.messages.pop_back();
-  return prompt;
+engine::Message assistant_message(const Turn& turn, CallNames& names) {
+  engine::Message message{.role = Role::kAssistant};
+  for (const Part& part : turn.parts) {
+    if (part.kind == Part::Kind::kText) append_line(message.text, part.text);
+    if (part.kind == Part::Kind::kThinking) append_line(message.thinking, part.text);
+    if (part.kind != Part::Kind::kToolUse) continue;
+    names[part.tool_use_id] = part.tool_name;
+    message.calls.push_back({part.tool_use_id, part.tool_name, part.arguments});
+  }
+  return message;
+}
+
+bool says_nothing(const engine::Message& message) {
+  return message.text.empty() && message.calls.empty();
+}
+
+void append_messages(std::vector<Turn>& turns, engine::Prompt& prompt) {
+  sort_results(turns);
+  CallNames names;
+  for (const Turn& turn : turns) {
+    if (turn.role == Role::kAssistant) {
+      prompt.messages.push_back(assistant_message(turn, names));
+      if (says_nothing(prompt.messages.back())) prompt.messages.pop_back();
+    } else {
+      append_user(turn, names, prompt.messages);
+    }
+  }
+  if (prompt.messages.empty() || prompt.messages.back().role != Role::kAssistant) return;
+  engine::Message& last = prompt.messages.back();
+  if (!last.calls.empty()) return;  // Calls without results: there is nothing to continue.
+  const std::size_t end = last.text.find_last_not_of(" \t\r\n\v\f");
+  last.text.erase(end == std::string::npos ? 0 : end + 1);
+  prompt.continues_last = !last.text.empty();
+  if (last.text.empty()) prompt.messages.pop_back();
 }
 
 std::expected<void, Refusal> append_message(const value& message, std::string_view raw,
-                                            std::vector<Turn>& turns) {
+                                            ToolList& tools, std::vector<Turn>& turns) {
   const object* members = message.if_object();
   if (members == nullptr) return std::unexpected(Refusal{"", "Input should be an object"});
   const auto role_value = require(*members, "role");
@@ -117,22 +155,14 @@ std::expected<void, Refusal> append_message(const value& message, std::string_vi
   }
   const auto content = require(*members, "content");
   if (!content) return std::unexpected(content.error());
-  auto parts = parse_content(**content, raw_member(raw, "content"), *role);
+  auto parts = parse_content(**content, raw_member(raw, "content"), *role, tools);
   if (!parts) return std::unexpected(within("content", parts.error()));
   append_turn(turns, *role, *std::move(parts));
   return {};
 }
 
-}  // namespace
-
-std::expected<engine::Prompt, Refusal> parse_prompt(const object& body, std::string_view raw) {
-  std::vector<Turn> turns;
-  if (const value* system = find(body, "system")) {
-    auto parts = parse_content(*system, {}, Role::kSystem);
-    if (!parts) return std::unexpected(within("system", parts.error()));
-    append_turn(turns, Role::kSystem, *std::move(parts));
-  }
-
+std::expected<void, Refusal> read_messages(const object& body, std::string_view raw,
+                                           ToolList& tools, std::vector<Turn>& turns) {
   const auto list = require(body, "messages");
   if (!list) return std::unexpected(list.error());
   const boost::json::array* messages = (*list)->if_array();
@@ -145,18 +175,40 @@ std::expected<engine::Prompt, Refusal> parse_prompt(const object& body, std::str
   const std::vector<std::string_view> raws = raw_elements(raw_member(raw, "messages"));
   PENSIEVE_CHECK(raws.size() == messages->size());
   for (std::size_t i = 0; i < messages->size(); ++i) {
-    const auto appended = append_message((*messages)[i], raws[i], turns);
-    if (!appended) {
-      return std::unexpected(within("messages", within(i, appended.error())));
-    }
+    const auto appended = append_message((*messages)[i], raws[i], tools, turns);
+    if (!appended) return std::unexpected(within("messages", within(i, appended.error())));
   }
+  return {};
+}
 
-  engine::Prompt prompt = prompt_of(std::move(turns));
+}  // namespace
+
+std::expected<engine::Prompt, Refusal> parse_prompt(const object& body, std::string_view raw) {
+  engine::Prompt prompt;
+  auto tools = parse_tools(body, raw);
+  if (!tools) return std::unexpected(tools.error());
+  prompt.tools = *std::move(tools);
+  ToolList tool_list(prompt.tools);
+
+  std::vector<Turn> turns;
+  if (const value* system = find(body, "system")) {
+    auto parts = parse_content(*system, {}, Role::kSystem, tool_list);
+    if (!parts) return std::unexpected(within("system", parts.error()));
+    append_turn(turns, Role::kSystem, *std::move(parts));
+  }
+  if (const auto read = read_messages(body, raw, tool_list, turns); !read) {
+    return std::unexpected(read.error());
+  }
+  append_messages(turns, prompt);
   const auto is_spoken = [](const engine::Message& m) { return m.role != Role::kSystem; };
   if (std::ranges::none_of(prompt.messages, is_spoken)) {
     return std::unexpected(
         Refusal{"messages", "at least one user or assistant message must have content"});
   }
+  tool_list.drop_unreferenced();
+  auto rules = parse_answer_rules(body, raw, prompt.tools);
+  if (!rules) return std::unexpected(rules.error());
+  prompt.rules = *std::move(rules);
   return prompt;
 }
 

@@ -55,12 +55,63 @@ std::string message_head(std::string_view id, std::string_view model) {
   return out;
 }
 
+constexpr std::string_view kSignature = "cGVuc2lldmU=";
+
+void append_block(std::string& out, const AnswerBlock& block) {
+  switch (block.kind) {
+    case AnswerBlock::Kind::kText:
+      out += R"({"type":"text","text":)";
+      append_json(out, block.text);
+      break;
+    case AnswerBlock::Kind::kThinking:
+      out += R"({"type":"thinking","thinking":)";
+      append_json(out, block.text);
+      out += R"(,"signature":)";
+      append_json(out, kSignature);
+      break;
+    case AnswerBlock::Kind::kToolUse:
+      out += R"({"type":"tool_use","id":)";
+      append_json(out, block.id);
+      out += R"(,"name":)";
+      append_json(out, block.name);
+      out += R"(,"input":)";
+      out += block.input;
+      break;
+  }
+  out += '}';
+}
+
+/// A content_block_delta whose delta has one text member.
+std::string delta_event(std::uint32_t index, std::string_view type, std::string_view member,
+                        std::string_view text) {
+  std::string data = indexed("content_block_delta", index);
+  data += R"(,"delta":{"type":")";
+  data += type;
+  data += R"(",")";
+  data += member;
+  data += R"(":)";
+  append_json(data, text);
+  data += "}}";
+  return event("content_block_delta", data);
+}
+
+/// `block` is the JSON of the empty block.
+std::string block_start_event(std::uint32_t index, std::string_view block) {
+  std::string data = indexed("content_block_start", index);
+  data += R"(,"content_block":)";
+  data += block;
+  data += '}';
+  return event("content_block_start", data);
+}
+
 }  // namespace
 
 std::string_view name(StopReason reason) {
   switch (reason) {
     case StopReason::kEndTurn:
       return "end_turn";
+    case StopReason::kToolUse:
+      return "tool_use";
     case StopReason::kMaxTokens:
       return "max_tokens";
     case StopReason::kStopSequence:
@@ -71,13 +122,15 @@ std::string_view name(StopReason reason) {
   return "end_turn";
 }
 
-std::string message_body(std::string_view id, std::string_view model, std::string_view text,
-                         const Stop& stop, const Usage& usage) {
+std::string message_body(std::string_view id, std::string_view model,
+                         std::span<const AnswerBlock> blocks, const Stop& stop,
+                         const Usage& usage) {
   std::string out = message_head(id, model);
-  if (!text.empty()) {
-    out += R"({"type":"text","text":)";
-    append_json(out, text);
-    out += '}';
+  const std::size_t empty = out.size();
+  for (const AnswerBlock& block : blocks) {
+    if (block.kind != AnswerBlock::Kind::kToolUse && block.text.empty()) continue;
+    if (out.size() > empty) out += ',';
+    append_block(out, block);
   }
   out += "],";
   append_stop(out, stop);
@@ -103,16 +156,37 @@ std::string ping_event() {
 }
 
 std::string text_block_start_event(std::uint32_t index) {
-  return event("content_block_start", indexed("content_block_start", index) +
-                                          R"(,"content_block":{"type":"text","text":""}})");
+  return block_start_event(index, R"({"type":"text","text":""})");
 }
 
 std::string text_delta_event(std::uint32_t index, std::string_view text) {
-  std::string data = indexed("content_block_delta", index);
-  data += R"(,"delta":{"type":"text_delta","text":)";
-  append_json(data, text);
-  data += "}}";
-  return event("content_block_delta", data);
+  return delta_event(index, "text_delta", "text", text);
+}
+
+std::string thinking_block_start_event(std::uint32_t index) {
+  return block_start_event(index, R"({"type":"thinking","thinking":"","signature":""})");
+}
+
+std::string thinking_delta_event(std::uint32_t index, std::string_view thinking) {
+  return delta_event(index, "thinking_delta", "thinking", thinking);
+}
+
+std::string signature_delta_event(std::uint32_t index) {
+  return delta_event(index, "signature_delta", "signature", kSignature);
+}
+
+std::string tool_use_block_start_event(std::uint32_t index, std::string_view id,
+                                       std::string_view name) {
+  std::string block = R"({"type":"tool_use","id":)";
+  append_json(block, id);
+  block += R"(,"name":)";
+  append_json(block, name);
+  block += R"(,"input":{}})";
+  return block_start_event(index, block);
+}
+
+std::string input_json_delta_event(std::uint32_t index, std::string_view json) {
+  return delta_event(index, "input_json_delta", "partial_json", json);
 }
 
 std::string block_stop_event(std::uint32_t index) {

@@ -23,6 +23,7 @@ struct Usage {
 
 enum class StopReason : std::uint8_t {
   kEndTurn,
+  kToolUse,
   kMaxTokens,
   kStopSequence,
   kContextWindowExceeded,
@@ -38,9 +39,20 @@ struct Stop {
 /// restarts.
 std::string new_id(std::string_view prefix);
 
-/// A whole, not streamed, message with one text block (none where `text` is empty).
-std::string message_body(std::string_view id, std::string_view model, std::string_view text,
-                         const Stop& stop, const Usage& usage);
+/// A block of an answer that is not streamed.
+struct AnswerBlock {
+  enum class Kind : std::uint8_t { kText, kThinking, kToolUse };
+
+  Kind kind = Kind::kText;
+  std::string text;     // Of kText and kThinking.
+  std::string id = {};  // Of kToolUse, as are the next two.
+  std::string name = {};
+  std::string input = {};  // A JSON object.
+};
+
+/// A whole, not streamed, message. Texts without a character vanish.
+std::string message_body(std::string_view id, std::string_view model,
+                         std::span<const AnswerBlock> blocks, const Stop& stop, const Usage& usage);
 
 // Stream events: complete SSE frames, "event: ...\ndata: ...\n\n". Text should be
 // whole UTF-8 characters: half a character becomes U+FFFD.
@@ -50,6 +62,15 @@ std::string message_start_event(std::string_view id, std::string_view model, con
 std::string ping_event();
 std::string text_block_start_event(std::uint32_t index);
 std::string text_delta_event(std::uint32_t index, std::string_view text);
+std::string thinking_block_start_event(std::uint32_t index);
+std::string thinking_delta_event(std::uint32_t index, std::string_view thinking);
+/// What proves to Anthropic's API that thinking is its own. Ours is a constant: it comes back, and
+/// nobody looks at it.
+std::string signature_delta_event(std::uint32_t index);
+std::string tool_use_block_start_event(std::uint32_t index, std::string_view id,
+                                       std::string_view name);
+/// `json` is the next part of the input's text; the parts of a block are one JSON object.
+std::string input_json_delta_event(std::uint32_t index, std::string_view json);
 std::string block_stop_event(std::uint32_t index);
 /// `usage` is of the whole request: clients overwrite what message_start said.
 std::string message_delta_event(const Stop& stop, const Usage& usage);

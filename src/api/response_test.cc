@@ -86,7 +86,8 @@ TEST(EventTest, AnErrorIsTheErrorBodyAsAnEvent) {
 }
 
 TEST(MessageBodyTest, HasTheExactShape) {
-  EXPECT_EQ(message_body("msg_1", "m", "Hi \"you\"\n", {StopReason::kMaxTokens, {}}, kUsage),
+  const AnswerBlock blocks[] = {{AnswerBlock::Kind::kText, "Hi \"you\"\n"}};
+  EXPECT_EQ(message_body("msg_1", "m", blocks, {StopReason::kMaxTokens, {}}, kUsage),
             R"({"id":"msg_1","type":"message","role":"assistant","model":"m",)"
             R"("content":[{"type":"text","text":"Hi \"you\"\n"}],"stop_reason":"max_tokens",)"
             R"("stop_sequence":null,"usage":{"input_tokens":1234,"cache_creation_input_tokens":5,)"
@@ -94,7 +95,45 @@ TEST(MessageBodyTest, HasTheExactShape) {
 }
 
 TEST(MessageBodyTest, HasNoBlockWithoutText) {
-  EXPECT_NE(message_body("msg_1", "m", "", {}, {}).find(R"("content":[],)"), std::string::npos);
+  EXPECT_NE(message_body("msg_1", "m", {}, {}, {}).find(R"("content":[],)"), std::string::npos);
+}
+
+TEST(MessageBodyTest, ThinkingAndToolUseAreBlocks) {
+  const AnswerBlock blocks[] = {{AnswerBlock::Kind::kThinking, "hm"},
+                                {AnswerBlock::Kind::kText, ""},
+                                {AnswerBlock::Kind::kToolUse, "", "toolu_1", "f", R"({"x":1.0})"}};
+  EXPECT_NE(
+      message_body("msg_1", "m", blocks, {StopReason::kToolUse, {}}, {})
+          .find(R"("content":[{"type":"thinking","thinking":"hm","signature":"cGVuc2lldmU="},)"
+                R"({"type":"tool_use","id":"toolu_1","name":"f","input":{"x":1.0}}],)"
+                R"("stop_reason":"tool_use")"),
+      std::string::npos);
+}
+
+TEST(EventTest, AToolUseBlockHasTheExactShapes) {
+  EXPECT_EQ(tool_use_block_start_event(1, "toolu_1", "Bash"),
+            "event: content_block_start\n"
+            R"(data: {"type":"content_block_start","index":1,"content_block":{"type":"tool_use",)"
+            R"("id":"toolu_1","name":"Bash","input":{}}})"
+            "\n\n");
+  EXPECT_EQ(input_json_delta_event(1, "{\"a\""),
+            "event: content_block_delta\n"
+            R"(data: {"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta",)"
+            R"("partial_json":"{\"a\""}})"
+            "\n\n");
+}
+
+TEST(EventTest, AThinkingBlockHasTheExactShapes) {
+  EXPECT_EQ(thinking_block_start_event(0),
+            "event: content_block_start\n"
+            R"(data: {"type":"content_block_start","index":0,"content_block":{"type":"thinking",)"
+            R"("thinking":"","signature":""}})"
+            "\n\n");
+  EXPECT_EQ(thinking_delta_event(0, "hm"),
+            "event: content_block_delta\n"
+            R"(data: {"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta",)"
+            R"("thinking":"hm"}})"
+            "\n\n");
 }
 
 TEST(StopReasonTest, HasTheApisNames) {

@@ -13,6 +13,8 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "engine/answer_parser.h"
+#include "engine/prompt.h"
 
 namespace pensieve::engine {
 
@@ -21,21 +23,6 @@ using Token = std::int32_t;
 /// One of the `sequences_max` places in the KV cache, counted from 0. A sequence is the list of
 /// tokens that its place holds; the caller keeps that list, the engine keeps the KV of it.
 using SequenceId = std::uint32_t;
-
-enum class Role : std::uint8_t { kSystem, kUser, kAssistant };
-
-/// One turn in canonical form: neighbours never share a role, except that a kSystem message may
-/// stand anywhere and is rendered where it stands.
-struct Message {
-  Role role = Role::kUser;
-  std::string text;
-};
-
-struct Prompt {
-  std::vector<Message> messages;
-  /// The last message is the assistant's and is continued, not followed by a new turn.
-  bool continues_last = false;
-};
 
 /// Bytes of text that a window of so many tokens takes at most. English has four a token and runs
 /// of spaces up to 128, so it is a limit that only such runs meet before the window does. It bounds
@@ -110,6 +97,20 @@ struct StepInput {
   bool samples = false;           // Sample the token that follows the last of `tokens`.
 };
 
+/// What an answer may look like, in the engine's own form (a compiled grammar).
+class AnswerShape {
+ public:
+  virtual ~AnswerShape() = default;
+};
+
+/// A prompt that is ready to be processed, and what belongs to its answer.
+struct Prepared {
+  std::vector<Token> tokens;
+  std::shared_ptr<const AnswerShape> shape;  // Null: every answer is right.
+  /// Null: calls stand in the answer as engine/tool_text.h writes them.
+  std::unique_ptr<AnswerParser> parser;
+};
+
 /// Shows that work inside a long call goes on; a watchdog tells "slow" from "hung" by it.
 /// Called often, from any of the engine's threads; must not block.
 using ProgressTick = std::function<void()>;
@@ -133,6 +134,14 @@ class Engine {
   /// Renders the prompt through the model's chat template and tokenises it. Never empty.
   virtual Result<std::vector<Token>> tokenize(const Prompt& prompt) const = 0;
 
+  /// tokenize(), and what the prompt's tools and rules mean for the answer. Thread-safety as
+  /// tokenize(). Errors: kInvalidArgument where a schema cannot be enforced at all.
+  virtual Result<Prepared> prepare(const Prompt& prompt) const {
+    Result<std::vector<Token>> tokens = tokenize(prompt);
+    if (!tokens) return std::unexpected(tokens.error());
+    return Prepared{*std::move(tokens), nullptr, nullptr};
+  }
+
   /// Appends the bytes of `token`. A piece may end inside a UTF-8 character.
   virtual void append_piece(Token token, std::string& out) const = 0;
 
@@ -141,6 +150,11 @@ class Engine {
   /// Starts sampling for `sequence` anew; `history` is what the sampler should know of (penalties).
   virtual Result<void> set_sampling(SequenceId sequence, const Sampling& sampling,
                                     std::span<const Token> history) = 0;
+
+  /// The answer of `sequence` keeps `shape` from now on; `answer` is what it has said so far. Null
+  /// frees it. An engine that does not sample has nothing to do.
+  virtual void set_shape(SequenceId /*sequence*/, std::shared_ptr<const AnswerShape> /*shape*/,
+                         std::span<const Token> /*answer*/) {}
 
   /// Forgets all of `sequence` after its first `tokens` tokens and returns how many it really
   /// kept: fewer, down to 0, where the engine cannot go back so far (sliding windows).

@@ -1,12 +1,9 @@
 #include "engine/llama_chat.h"
 
 #include <algorithm>
-#include <array>
 #include <exception>
-#include <functional>
 #include <mutex>
-#include <set>
-#include <unordered_set>
+#include <optional>
 #include <utility>
 
 #include <chat.h>
@@ -14,7 +11,13 @@
 #include <llama.h>
 #include <log.h>
 
+#include "base/log.h"
+#include "engine/answer_grammar.h"
+#include "engine/control_guard.h"
+#include "engine/llama_native.h"
 #include "engine/prompt_forms.h"
+#include "engine/structural_tag.h"
+#include "engine/tool_text.h"
 
 namespace pensieve::engine {
 namespace {
@@ -27,8 +30,35 @@ const char* role_name(Role role) {
       return "user";
     case Role::kAssistant:
       return "assistant";
+    case Role::kTool:
+      return "tool";
   }
   return "user";
+}
+
+common_chat_tool_choice choice_of(ToolChoice choice) {
+  switch (choice) {
+    case ToolChoice::kAuto:
+      return COMMON_CHAT_TOOL_CHOICE_AUTO;
+    case ToolChoice::kAny:
+    case ToolChoice::kNamed:
+      return COMMON_CHAT_TOOL_CHOICE_REQUIRED;
+    case ToolChoice::kNone:
+      return COMMON_CHAT_TOOL_CHOICE_NONE;
+  }
+  return COMMON_CHAT_TOOL_CHOICE_AUTO;
+}
+
+std::string piece_of(const llama_vocab* vocab, llama_token token) {
+  std::string piece(32, '\0');
+  std::int32_t length = llama_token_to_piece(vocab, token, piece.data(),
+                                             static_cast<std::int32_t>(piece.size()), 0, false);
+  if (length < 0) {
+    piece.resize(static_cast<std::size_t>(-length));
+    length = llama_token_to_piece(vocab, token, piece.data(), -length, 0, false);
+  }
+  piece.resize(static_cast<std::size_t>(std::max(length, 0)));
+  return piece;
 }
 
 std::string_view trimmed(std::string_view text) {
@@ -42,7 +72,7 @@ std::string_view trimmed(std::string_view text) {
 /// a word. (Of the assistant's, templates drop old thinking on purpose.)
 bool keeps_all(const Prompt& prompt, std::string_view rendered) {
   return std::all_of(prompt.messages.begin(), prompt.messages.end(), [&](const Message& message) {
-    return message.role == Role::kAssistant ||
+    return message.role == Role::kAssistant || message.text.empty() ||
            rendered.find(trimmed(message.text)) != std::string_view::npos;
   });
 }
@@ -58,89 +88,32 @@ constexpr const char* kGemmaTemplate = R"({{ bos_token }}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%})";
 
-/// Finds the texts of control tokens in a message.
-class ControlTexts {
- public:
-  explicit ControlTexts(const llama_vocab* vocab) {
-    for (llama_token token = 0; token < llama_vocab_n_tokens(vocab); ++token) {
-      constexpr int kSpecial = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN;
-      if ((llama_vocab_get_attr(vocab, token) & kSpecial) == 0) continue;
-      const std::string_view text = llama_vocab_get_text(vocab, token);
-      if (text.empty()) continue;
-      texts_.insert(text);
-      lengths_.insert(text.size());
-      is_first_[static_cast<unsigned char>(text[0])] = true;
-    }
+ControlTexts control_texts(const llama_vocab* vocab) {
+  ControlTexts control;
+  for (llama_token token = 0; token < llama_vocab_n_tokens(vocab); ++token) {
+    constexpr int kSpecial = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN;
+    if ((llama_vocab_get_attr(vocab, token) & kSpecial) == 0) continue;
+    control.add(llama_vocab_get_text(vocab, token));
   }
-
-  /// The length of the longest control text that `text` begins with; 0 where there is none.
-  std::size_t match(std::string_view text) const {
-    if (text.empty() || !is_first_[static_cast<unsigned char>(text[0])]) return 0;
-    for (std::size_t length : lengths_) {
-      if (length <= text.size() && texts_.contains(text.substr(0, length))) return length;
-    }
-    return 0;
-  }
-
- private:
-  std::unordered_set<std::string_view> texts_;  // Views into the vocabulary.
-  std::set<std::size_t, std::greater<>> lengths_;
-  std::array<bool, 256> is_first_{};
-};
-
-/// A prompt whose control texts are replaced by marks, and what each mark stands for.
-struct Guarded {
-  Prompt prompt;
-  std::string mark;                 // Occurs in no message of the original prompt.
-  std::vector<std::string> hidden;  // One per mark, in the order of messages.
-};
-
-Guarded guard(const Prompt& prompt, const ControlTexts& control) {
-  Guarded guarded{prompt, {}, {}};
-  bool found = false;
-  std::string mark = "\xEE\x83\xB1";  // U+E0F1, for private use: in no model's templates.
-  for (const Message& message : prompt.messages) {
-    while (message.text.find(mark) != std::string::npos) mark += "\xEE\x83\xB2";
-    for (std::size_t i = 0; i < message.text.size() && !found; ++i) {
-      found = control.match(std::string_view(message.text).substr(i)) > 0;
-    }
-  }
-  if (!found) return guarded;
-  guarded.mark = mark + "\xEE\x83\xB3";
-  for (Message& message : guarded.prompt.messages) {
-    std::string text;
-    for (std::size_t i = 0; i < message.text.size();) {
-      const std::size_t length = control.match(std::string_view(message.text).substr(i));
-      if (length == 0) {
-        text += message.text[i++];
-        continue;
-      }
-      guarded.hidden.push_back(message.text.substr(i, length));
-      text += guarded.mark;
-      i += length;
-    }
-    message.text = std::move(text);
-  }
-  return guarded;
+  return control;
 }
 
-std::size_t count_of(std::string_view mark, std::string_view text) {
-  std::size_t count = 0;
-  for (std::size_t at = text.find(mark); at != std::string_view::npos;
-       at = text.find(mark, at + mark.size())) {
-    ++count;
-  }
-  return count;
-}
+/// What a template writes for a call, probed once: the form decides how answers are read.
+enum class CallForm : std::uint8_t {
+  kText,    // The template knows no tools: tool_text.h teaches the model ours.
+  kHermes,  // hermes_spelling().
+  kNative,  // Another form, which llama-common knows.
+};
 
 }  // namespace
 
 struct LlamaChat::Impl {
   Impl(const llama_model* model, const std::string& template_source)
       : vocab(llama_model_get_vocab(model)),
-        control(vocab),
+        control(control_texts(vocab)),
         templates(common_chat_templates_init(
-            model, template_source.empty() ? stand_in(model) : template_source)) {}
+            model, template_source.empty() ? stand_in(model) : template_source)),
+        call_form(probe()) {}
 
   /// Empty where the model's own template, or ChatML, is right.
   std::string stand_in(const llama_model* model) const {
@@ -149,14 +122,28 @@ struct LlamaChat::Impl {
     return !has_own && control.match(kTurn) == kTurn.size() ? kGemmaTemplate : "";
   }
 
-  /// Throws what the template raises.
-  std::string apply(const Prompt& prompt) const {
+  /// `may_be_called`: the tools that may be called, instead of those that are shown.
+  common_chat_templates_inputs inputs_of(const Prompt& prompt, bool may_be_called) const {
     common_chat_templates_inputs inputs;
     for (const Message& message : prompt.messages) {
       common_chat_msg& out = inputs.messages.emplace_back();
       out.role = role_name(message.role);
       out.content = message.text;
+      out.reasoning_content = message.thinking;
+      out.tool_call_id = message.tool_call_id;
+      out.tool_name = message.tool_name;
+      for (const ToolCall& call : message.calls) {
+        out.tool_calls.push_back({call.name, call.arguments, call.id});
+      }
     }
+    for (const Tool& tool : prompt.tools) {
+      const bool is_other = may_be_called && prompt.rules.tool_choice == ToolChoice::kNamed &&
+                            tool.name != prompt.rules.tool_name;
+      if (is_other || !(tool.shown || may_be_called)) continue;
+      inputs.tools.push_back({tool.name, tool.description, tool.parameters});
+    }
+    inputs.tool_choice = choice_of(prompt.rules.tool_choice);
+    inputs.parallel_tool_calls = prompt.rules.parallel_calls;
     inputs.add_generation_prompt = !prompt.continues_last;
     if (prompt.continues_last) {
       inputs.continue_final_message = COMMON_CHAT_CONTINUATION_CONTENT;
@@ -164,8 +151,47 @@ struct LlamaChat::Impl {
     // Models without a thinking mode ignore this; the others answer without showing their thoughts
     // as if they were the answer.
     inputs.enable_thinking = false;
+    return inputs;
+  }
+
+  /// Throws what the template raises.
+  std::string apply(const Prompt& prompt) const {
     const std::lock_guard lock(mutex);
-    return common_chat_templates_apply(templates.get(), inputs).prompt;
+    return common_chat_templates_apply(templates.get(), inputs_of(prompt, false)).prompt;
+  }
+
+  /// How answers to `prompt` are read in the template's own form. Throws what the template raises.
+  common_chat_params native_params(const Prompt& prompt) const {
+    const std::lock_guard lock(mutex);
+    return common_chat_templates_apply(templates.get(), inputs_of(prompt, true));
+  }
+
+  CallForm probe() const {
+    const auto caps = common_chat_templates_get_caps(templates.get());
+    const auto has = [&caps](const char* name) {
+      const auto cap = caps.find(name);
+      return cap != caps.end() && cap->second;
+    };
+    if (!has("supports_tools") || !has("supports_tool_calls")) return CallForm::kText;
+    Message call{.role = Role::kAssistant};
+    call.calls = {{"call00000", "probe", R"({"a": 1})"}};
+    Message result{.role = Role::kTool, .text = "1"};
+    result.tool_call_id = "call00000";
+    result.tool_name = "probe";
+    Prompt prompt{.messages = {{Role::kUser, "?"}, call, result}};
+    prompt.tools = {{"probe", "", R"({"type":"object","properties":{"a":{"type":"integer"}}})"}};
+    const CallSpelling hermes = hermes_spelling();
+    const std::string wanted =
+        fmt::format("{}\"probe\"{}{{\"a\": 1}}{}", hermes.begin, hermes.arguments, hermes.end);
+    try {
+      const bool is_hermes = apply(prompt).find(wanted) != std::string::npos;
+      return is_hermes ? CallForm::kHermes : CallForm::kNative;
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      log::warning("the chat template cannot show a tool call: {}", error.what());
+      return CallForm::kText;
+    }
   }
 
   Result<std::string> render(const Prompt& prompt) const {
@@ -210,14 +236,13 @@ struct LlamaChat::Impl {
 
   /// As llama-server does: llama-common takes off a BOS that the template wrote where the
   /// tokenizer adds one, and the tokenizer adds it. So it stands there once either way.
-  std::vector<Token> tokens_of(std::string_view text, const Guarded& guarded) const {
+  std::vector<Token> tokens_of(std::string_view text, const GuardedPrompt& guarded) const {
     std::vector<Token> tokens;
     bool is_first = true;
-    for (const std::string& hidden : guarded.hidden) {
-      const std::size_t at = text.find(guarded.mark);
-      append_tokens(text.substr(0, at), is_first, true, tokens);
-      append_tokens(hidden, false, false, tokens);
-      text.remove_prefix(at + guarded.mark.size());
+    while (const std::optional<GuardMark> mark = next_mark(text, guarded)) {
+      append_tokens(text.substr(0, mark->at), is_first, true, tokens);
+      append_tokens(guarded.hidden[mark->index], false, false, tokens);
+      text.remove_prefix(mark->at + mark->length);
       is_first = false;
     }
     append_tokens(text, is_first, true, tokens);
@@ -228,6 +253,9 @@ struct LlamaChat::Impl {
   const ControlTexts control;
   const common_chat_templates_ptr templates;
   mutable std::mutex mutex;  // Of templates: rendering is not known to be free of shared state.
+  mutable std::mutex grammars_mutex;
+  mutable std::unique_ptr<AnswerGrammars> grammars;  // Guarded by grammars_mutex.
+  const CallForm call_form;                          // Made last: probing renders.
 };
 
 LlamaChat::LlamaChat(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -256,18 +284,14 @@ Result<std::string> LlamaChat::render(const Prompt& prompt) const {
   if (prompt.continues_last && prompt.messages.back().role != Role::kAssistant) {
     return fail(Code::kInvalidArgument, "only a turn of the assistant can be continued");
   }
+  if (impl_->call_form == CallForm::kText) return impl_->render(with_tools_as_text(prompt));
   return impl_->render(prompt);
 }
 
 Result<std::vector<Token>> LlamaChat::tokenize(const Prompt& prompt) const {
-  Guarded guarded = guard(prompt, impl_->control);
+  const GuardedPrompt guarded = guard(prompt, impl_->control);
   Result<std::string> text = render(guarded.prompt);
   if (!text) return std::unexpected(text.error());
-  if (!guarded.hidden.empty() && count_of(guarded.mark, *text) != guarded.hidden.size()) {
-    // The template repeats or drops a message, so the marks do not tell which is which.
-    return fail(Code::kInvalidArgument,
-                "the model's chat template cannot take text that names its control tokens");
-  }
   try {
     std::vector<Token> tokens = impl_->tokens_of(*text, guarded);
     if (tokens.empty()) return fail(Code::kInvalidArgument, "the prompt has no tokens");
@@ -278,6 +302,51 @@ Result<std::vector<Token>> LlamaChat::tokenize(const Prompt& prompt) const {
     return fail(Code::kInvalidArgument,
                 fmt::format("the prompt cannot be tokenised: {}", error.what()));
   }
+}
+
+Result<Prepared> LlamaChat::prepare(const Prompt& prompt) const {
+  Result<std::vector<Token>> tokens = tokenize(prompt);
+  if (!tokens) return std::unexpected(tokens.error());
+  Prepared prepared{*std::move(tokens), nullptr, nullptr};
+  const bool native = impl_->call_form == CallForm::kNative && !prompt.tools.empty() &&
+                      prompt.rules.json_schema.empty();
+  if (!native) {
+    const CallSpelling spelling =
+        impl_->call_form == CallForm::kHermes ? hermes_spelling() : plain_spelling();
+    Result<std::shared_ptr<const TokenGrammar>> grammar = grammars().of(prompt, spelling);
+    if (!grammar) return std::unexpected(grammar.error());
+    prepared.shape = *std::move(grammar);
+    return prepared;
+  }
+  try {
+    const common_chat_params params = impl_->native_params(prompt);
+    if (!params.grammar.empty()) prepared.shape = std::make_shared<NativeShape>(params);
+    prepared.parser = make_native_parser(params);
+    return prepared;
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("the model's chat template refuses these tools: {}", error.what()));
+  }
+}
+
+/// Made when first needed: it takes a table of the whole vocabulary.
+AnswerGrammars& LlamaChat::grammars() const {
+  const std::lock_guard lock(impl_->grammars_mutex);
+  if (!impl_->grammars) {
+    const llama_vocab* const vocab = impl_->vocab;
+    const auto count = static_cast<std::size_t>(llama_vocab_n_tokens(vocab));
+    std::vector<std::string> pieces(count);
+    std::vector<Token> stops;
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto token = static_cast<llama_token>(i);
+      if (llama_vocab_is_eog(vocab, token)) stops.push_back(token);
+      if (!llama_vocab_is_control(vocab, token)) pieces[i] = piece_of(vocab, token);
+    }
+    impl_->grammars = std::make_unique<AnswerGrammars>(pieces, std::move(stops));
+  }
+  return *impl_->grammars;
 }
 
 }  // namespace pensieve::engine

@@ -13,6 +13,8 @@ struct llama_model;
 
 namespace pensieve::engine {
 
+class AnswerGrammars;
+
 /// Renders conversations through a model's own template and tokenises them. A file without a
 /// template gets Gemma's where its vocabulary has Gemma's turn markers, else ChatML. Text that
 /// merely looks like a control token (`<|im_end|>` typed by a user) becomes plain text tokens, so a
@@ -33,9 +35,14 @@ class LlamaChat {
 
   Result<std::vector<Token>> tokenize(const Prompt& prompt) const;
 
+  /// Engine::prepare(). Calls take the form that the template has for them; a template that knows
+  /// no tools gets the offer as text (tool_text.h).
+  Result<Prepared> prepare(const Prompt& prompt) const;
+
  private:
   struct Impl;
   explicit LlamaChat(std::unique_ptr<Impl> impl);
+  AnswerGrammars& grammars() const;
 
   std::unique_ptr<Impl> impl_;
 };

@@ -22,6 +22,7 @@
 #include "engine/core_times.h"
 #include "engine/llama_batch.h"
 #include "engine/llama_chat.h"
+#include "engine/llama_native.h"
 #include "engine/llama_plan.h"
 #include "engine/llama_sampler.h"
 #include "engine/llama_state.h"
@@ -37,16 +38,6 @@ constexpr std::uint32_t kPollWhenFree = 50;
 constexpr std::uint32_t kCellsMultiple = 256;
 /// llama.cpp counts cells and positions in 32 bits with a sign.
 constexpr std::uint32_t kCellsMost = 1U << 30;
-
-struct FreeModel {
-  void operator()(llama_model* model) const { llama_model_free(model); }
-};
-struct FreeContext {
-  void operator()(llama_context* context) const { llama_free(context); }
-};
-struct FreeThreads {
-  void operator()(ggml_threadpool* pool) const { ggml_threadpool_free(pool); }
-};
 
 /// Memory of this process that is resident now; empty where the system does not say.
 std::optional<Bytes> resident() {
@@ -72,10 +63,13 @@ class LlamaEngine final : public Engine {
   Result<std::vector<Token>> tokenize(const Prompt& prompt) const override {
     return chat_->tokenize(prompt);
   }
+  Result<Prepared> prepare(const Prompt& prompt) const override { return chat_->prepare(prompt); }
   void append_piece(Token token, std::string& out) const override;
   bool ends_generation(Token token) const override { return llama_vocab_is_eog(vocab_, token); }
   Result<void> set_sampling(SequenceId sequence, const Sampling& sampling,
                             std::span<const Token> history) override;
+  void set_shape(SequenceId sequence, std::shared_ptr<const AnswerShape> shape,
+                 std::span<const Token> answer) override;
   std::uint32_t keep_prefix(SequenceId sequence, std::uint32_t tokens) override;
   std::uint32_t share_prefix(SequenceId from, SequenceId to, std::uint32_t tokens) override;
   Result<void> step(std::span<const StepInput> inputs, std::vector<Token>& sampled) override;
@@ -104,8 +98,7 @@ class LlamaEngine final : public Engine {
   Result<void> open_model(const LoadOptions& options, const std::function<void(float)>& progress);
   Result<void> open_context();
   Result<void> reopen(std::uint32_t cells, const std::string& copy);
-  Result<void> start_threads(std::unique_ptr<ggml_threadpool, FreeThreads>& threads,
-                             std::uint32_t poll);
+  Result<void> start_threads(LlamaThreads& threads, std::uint32_t poll);
   void use_threads(std::uint32_t threads);
   void forget(SequenceId sequence);
   Result<void> check_room(std::size_t tokens) const;
@@ -124,10 +117,10 @@ class LlamaEngine final : public Engine {
   LoadOptions options_;  // As loaded.
   ThreadCount thread_count_{1};
   // Destroyed from the last to the first: the context uses the threads and the model.
-  std::unique_ptr<llama_model, FreeModel> model_;
-  std::unique_ptr<ggml_threadpool, FreeThreads> all_threads_;
-  std::unique_ptr<ggml_threadpool, FreeThreads> few_threads_;
-  std::unique_ptr<llama_context, FreeContext> context_;
+  LlamaModel model_;
+  LlamaThreads all_threads_;
+  LlamaThreads few_threads_;
+  LlamaContext context_;
   std::unique_ptr<LlamaChat> chat_;
   std::unique_ptr<LlamaBatch> batch_;
   const llama_vocab* vocab_ = nullptr;
@@ -221,8 +214,7 @@ Result<void> LlamaEngine::open_context() {
 }
 
 /// `poll` is ggml's, 0 to 100: how long a thread spins for the next step before it sleeps.
-Result<void> LlamaEngine::start_threads(std::unique_ptr<ggml_threadpool, FreeThreads>& threads,
-                                        std::uint32_t poll) {
+Result<void> LlamaEngine::start_threads(LlamaThreads& threads, std::uint32_t poll) {
   if (threads) return {};
   ggml_threadpool_params params =
       ggml_threadpool_params_default(static_cast<int>(options_.threads));
@@ -297,6 +289,13 @@ std::uint32_t LlamaEngine::share_prefix(SequenceId from, SequenceId to, std::uin
   at(to).tokens = tokens;
   cells_.share(from, to, tokens);
   return tokens;
+}
+
+void LlamaEngine::set_shape(SequenceId sequence, std::shared_ptr<const AnswerShape> shape,
+                            std::span<const Token> answer) {
+  std::optional<LlamaSampler>& sampler = at(sequence).sampler;
+  if (!sampler) return;
+  sampler->keep(shape ? follow(std::move(shape), vocab_) : nullptr, answer);
 }
 
 void LlamaEngine::follow_cores(ReadingTime time) {

@@ -52,13 +52,6 @@ bool is_mlx_folder(const fs::path& folder) {
   });
 }
 
-struct FreeModel {
-  void operator()(llama_model* model) const { llama_model_free(model); }
-};
-struct FreeContext {
-  void operator()(llama_context* context) const { llama_free(context); }
-};
-
 /// Memory that llama.cpp takes outside of its buffers, and ours. The parts are upper bounds of
 /// measurements with two vocabularies (49,152 and 262,144 tokens) and contexts of 2,048 to 32,768.
 Bytes process_bytes(const LoadOptions& options, std::uint64_t vocabulary) {
@@ -87,8 +80,7 @@ Result<Plan> plan_opened(LoadOptions options) {
   llama_model_params params = model_params();
   params.no_alloc = true;
   params.load_mode = LLAMA_LOAD_MODE_NONE;
-  const std::unique_ptr<llama_model, FreeModel> model(
-      llama_model_load_from_file(options.model_path.c_str(), params));
+  const LlamaModel model(llama_model_load_from_file(options.model_path.c_str(), params));
   if (!model) {
     return fail(Code::kInvalidArgument,
                 fmt::format("{} cannot be loaded: {}", options.model_path, last_llama_error()));
@@ -104,8 +96,7 @@ Result<Plan> plan_opened(LoadOptions options) {
                             : std::min(options.context_tokens, plan.context_train_tokens);
   const bool has_window_only = options.cells == 0;
   if (has_window_only) options.cells = plan.context_tokens;
-  const std::unique_ptr<llama_context, FreeContext> context(
-      llama_init_from_model(model.get(), context_params(options)));
+  const LlamaContext context(llama_init_from_model(model.get(), context_params(options)));
   if (!context) {
     return fail(Code::kInvalidArgument,
                 fmt::format("{}: no KV cache of {} cells: {}", options.model_path, options.cells,

@@ -1,14 +1,31 @@
 // What a GGUF model is and takes, before it is loaded; and the parameters that plan and load share.
 #pragma once
 
+#include <memory>
 #include <string>
 
+#include <ggml-cpu.h>
 #include <llama.h>
 
 #include "base/error.h"
 #include "engine/engine.h"
 
 namespace pensieve::engine {
+
+struct FreeModel {
+  void operator()(llama_model* model) const { llama_model_free(model); }
+};
+using LlamaModel = std::unique_ptr<llama_model, FreeModel>;
+
+struct FreeContext {
+  void operator()(llama_context* context) const { llama_free(context); }
+};
+using LlamaContext = std::unique_ptr<llama_context, FreeContext>;
+
+struct FreeThreads {
+  void operator()(ggml_threadpool* pool) const { ggml_threadpool_free(pool); }
+};
+using LlamaThreads = std::unique_ptr<ggml_threadpool, FreeThreads>;
 
 /// Sends llama.cpp's log lines to ours (warnings and errors as such, all else as debug) and
 /// prepares the library. May be called again.

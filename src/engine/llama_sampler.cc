@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include <fmt/core.h>
 
@@ -90,7 +91,24 @@ Result<LlamaSampler> LlamaSampler::create(const Sampling& sampling,
   return sampler;
 }
 
+void LlamaSampler::keep(std::unique_ptr<ShapeFollower> shape, std::span<const Token> answer) {
+  shape_ = std::move(shape);
+  for (const Token token : answer) {
+    // What was said under the same shape fits it.
+    if (shape_ && !shape_->accept(token)) shape_.reset();
+  }
+}
+
 Token LlamaSampler::sample(std::span<const float> logits, std::vector<llama_token_data>& scratch) {
+  if (!shape_ || shape_->finished()) return draw(logits, scratch);
+  masked_.assign(logits.begin(), logits.end());
+  shape_->mask(masked_);
+  const Token token = draw(masked_, scratch);
+  if (!shape_->accept(token)) shape_.reset();  // A fault of the grammar's: go on without it.
+  return token;
+}
+
+Token LlamaSampler::draw(std::span<const float> logits, std::vector<llama_token_data>& scratch) {
   PENSIEVE_CHECK(!logits.empty());
   if (!chain_) {
     return static_cast<Token>(std::max_element(logits.begin(), logits.end()) - logits.begin());

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "engine/engine.h"
+#include "engine/shape_follower.h"
 
 namespace pensieve::engine {
 
@@ -31,6 +32,10 @@ class LlamaSampler {
   /// Errors: kInvalidArgument where a value is out of its range (engine.h, Sampling).
   static Result<LlamaSampler> create(const Sampling& sampling, const SamplingDefaults& defaults);
 
+  /// The answer keeps `shape` from now on; it has said `answer` so far. Null: every answer is
+  /// right.
+  void keep(std::unique_ptr<ShapeFollower> shape, std::span<const Token> answer);
+
   /// REQUIRES: logits not empty, one per token of the vocabulary. `scratch` is overwritten.
   Token sample(std::span<const float> logits, std::vector<llama_token_data>& scratch);
 
@@ -39,8 +44,12 @@ class LlamaSampler {
     void operator()(llama_sampler* sampler) const { llama_sampler_free(sampler); }
   };
 
+  Token draw(std::span<const float> logits, std::vector<llama_token_data>& scratch);
+
   std::size_t top_k_ = 1;
   std::unique_ptr<llama_sampler, Free> chain_;  // Null: greedy.
+  std::unique_ptr<ShapeFollower> shape_;
+  std::vector<float> masked_;  // Logits without the tokens that the shape forbids.
 };
 
 }  // namespace pensieve::engine

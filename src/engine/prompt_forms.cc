@@ -10,10 +10,16 @@ void append_paragraph(std::string& text, std::string_view more) {
   text += more;
 }
 
-/// Adds to the last turn where the role is the same, else begins one.
-void append_turn(std::vector<Message>& turns, Role role, std::string_view text) {
-  if (turns.empty() || turns.back().role != role) turns.push_back({role, {}});
-  append_paragraph(turns.back().text, text);
+/// Adds to the last turn where the role is the same, else begins one. Calls and results stay what
+/// they are.
+void append_turn(std::vector<Message>& turns, const Message& message) {
+  const bool is_text = message.role != Role::kTool && message.calls.empty();
+  if (is_text && !turns.empty() && turns.back().role == message.role &&
+      turns.back().calls.empty()) {
+    append_paragraph(turns.back().text, message.text);
+  } else {
+    turns.push_back(message);
+  }
 }
 
 /// User and assistant in turn, the user first.
@@ -29,14 +35,15 @@ Prompt alternating(const Prompt& prompt, bool keeps_system) {
     if (message.role != Role::kSystem) {
       // Empty rather than words of ours: the template wants a user's turn, and there was none.
       if (turns.empty() && message.role == Role::kAssistant) turns.push_back({Role::kUser, {}});
-      append_turn(turns, message.role, message.text);
+      append_turn(turns, message);
       continue;
     }
-    append_turn(turns, Role::kUser, "<system-reminder>\n" + message.text + "\n</system-reminder>");
+    append_turn(turns,
+                {Role::kUser, "<system-reminder>\n" + message.text + "\n</system-reminder>"});
   }
 
-  Prompt form;
-  form.continues_last = prompt.continues_last;
+  Prompt form = prompt;
+  form.messages.clear();
   if (!system.empty()) {
     if (turns.empty()) {
       turns.push_back({Role::kUser, std::move(system)});

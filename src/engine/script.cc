@@ -5,11 +5,14 @@
 #include <charconv>
 #include <utility>
 
+#include "engine/tool_text.h"
+
 namespace pensieve::engine {
 namespace {
 
 constexpr std::size_t kPieceBytesMax = 64;  // A choice: longer than words, shorter than abuse.
 constexpr std::string_view kScriptMark = "script:";
+constexpr std::string_view kThen = "then";
 constexpr std::string_view kSpaces = " \t\r\n\v\f";
 constexpr std::uint64_t kEndless = UINT64_MAX;
 
@@ -76,6 +79,13 @@ constexpr std::array<DeedName, 10> kDeedNames = {{
     {"fail", Deed::kFail, false},
 }};
 
+/// Clients put reminders before what the user typed: the script may begin at any line.
+std::size_t start_of_script(std::string_view text) {
+  if (text.starts_with(kScriptMark)) return 0;
+  const std::size_t line = text.find(std::string("\n") += kScriptMark);
+  return line == std::string_view::npos ? line : line + 1;
+}
+
 }  // namespace
 
 std::vector<std::string_view> split_pieces(std::string_view text) {
@@ -105,6 +115,13 @@ std::optional<Script::Statement> Script::parse_text(std::string_view verb, std::
     std::string words;
     while (!rest.empty()) (words += ' ') += take_word(rest);
     statement.pieces = owned_pieces(words);
+    return statement;
+  }
+  if (verb == "call") {
+    const std::string name(take_word(rest));
+    if (name.empty() || !rest.starts_with('{')) return std::nullopt;
+    statement.pieces = owned_pieces(call_text({"", name, std::string(rest)}));
+    statement.is_raw = true;
     return statement;
   }
   if (verb == "bytes") {
@@ -184,18 +201,25 @@ Script::Statement Script::parse_statement(std::string_view text) {
   return text_statement(std::string("unknown statement: ") += text);
 }
 
-Script Script::parse(std::string_view user_text) {
+Script Script::parse(std::string_view user_text, std::size_t turn) {
   Script script;
-  if (!user_text.starts_with(kScriptMark)) {
+  const std::size_t mark = start_of_script(user_text);
+  if (mark == std::string_view::npos) {
     script.statements_.push_back(text_statement(std::string("You said: ") += user_text));
     return script;
   }
-  std::string_view rest = user_text.substr(kScriptMark.size());
+  std::string_view rest = user_text.substr(mark + kScriptMark.size());
   while (!rest.empty()) {
     const std::size_t end = std::min(rest.find_first_of(";\n"), rest.size());
     const std::string_view statement = trimmed(rest.substr(0, end));
-    if (!statement.empty()) script.statements_.push_back(parse_statement(statement));
     rest.remove_prefix(std::min(end + 1, rest.size()));
+    if (statement == kThen) {
+      if (turn == 0) break;
+      --turn;
+      script.statements_.clear();
+    } else if (!statement.empty()) {
+      script.statements_.push_back(parse_statement(statement));
+    }
   }
   return script;
 }

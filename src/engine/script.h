@@ -45,8 +45,11 @@ struct Moment {
   std::optional<Attempt> attempt;    // What comes of it is the piece.
 };
 
-/// An answer. After `script:` come statements, separated by `;` or a new line:
+/// An answer. After `script:` at the start of a line come statements, separated by `;` or a new
+/// line, up to the end of the message:
 ///
+///   call NAME JSON (a call of a tool; JSON is an object without `;`)     then (the rest is for the
+///   next answer to the same user message: after the results of the calls)
 ///   say WORDS       repeat N WORD    endless WORD    bytes HEX       delay MS (before each later
 ///   token) grow MIB        leak MIB         slow MS         exit N          abort  segv  hang  oom
 ///   badalloc  fail once FILE STATEMENT   STATEMENT is one of the second row, FILE a path without
@@ -59,7 +62,9 @@ struct Moment {
 /// Thread-safety: const after parse().
 class Script {
  public:
-  static Script parse(std::string_view user_text);
+  /// `turn` counts the answers to this user message from 0; further turns than there are have the
+  /// last one's statements.
+  static Script parse(std::string_view user_text, std::size_t turn = 0);
 
   /// What belongs to the answer's token `position`, counted from 0. A function of the position
   /// alone, so an answer goes on rightly after its tokens were computed anew.

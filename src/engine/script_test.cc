@@ -44,6 +44,30 @@ TEST(Script, SaysOneTokenAWord) {
   EXPECT_EQ(said(Script::parse("script: say")), "");
 }
 
+TEST(Script, CallsAToolInTheFormThatReadersKnow) {
+  const Script script = Script::parse(R"(script: call Read {"path": "a b"}; say done)");
+  std::string text;
+  for (std::uint64_t position = 0; script.at(position).piece; ++position) {
+    text += *script.at(position).piece;
+  }
+  EXPECT_EQ(
+      text,
+      "<tool_call>\n{\"name\":\"Read\",\"arguments\":{\"path\": \"a b\"}}\n</tool_call> done");
+  EXPECT_EQ(said(Script::parse("script: call Read")), "unknown| statement:| call| Read");
+}
+
+TEST(Script, SaysItsPartsInTurn) {
+  const std::string text = "script: say a; then; say b; then; say c";
+  EXPECT_EQ(said(Script::parse(text, 0)), "a");
+  EXPECT_EQ(said(Script::parse(text, 1)), "b");
+  EXPECT_EQ(said(Script::parse(text, 2)), "c");
+  EXPECT_EQ(said(Script::parse(text, 3)), "c");
+}
+
+TEST(Script, BeginsAtAnyLine) {
+  EXPECT_EQ(said(Script::parse("<reminder>\nscript: say a")), "a");
+}
+
 TEST(Script, RepeatsAndNeverEnds) {
   EXPECT_EQ(said(Script::parse("script: repeat 3 la; say end")), "la| la| la| end");
   EXPECT_EQ(said(Script::parse("script: repeat 0 la; say end")), "end");

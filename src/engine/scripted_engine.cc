@@ -1,7 +1,6 @@
 #include "engine/scripted_engine.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +19,8 @@
 #include "engine/piece_table.h"
 #include "engine/script.h"
 #include "engine/scripted_model.h"
+#include "engine/taken_memory.h"
+#include "engine/tool_text.h"
 
 namespace pensieve::engine {
 namespace {
@@ -29,6 +30,7 @@ constexpr Token kEnd = 0;  // Of a message, and of an answer.
 constexpr Token kSystem = 1;
 constexpr Token kUser = 2;
 constexpr Token kAssistant = 3;
+constexpr Token kToolResult = 5;
 constexpr Token kPrefillEnd = 4;  // Here the text of a continued turn ends and the script begins.
 constexpr Token kFirstPiece = 8;
 
@@ -40,37 +42,6 @@ constexpr Bytes kOomChunk = 64_MiB;
 // A watchdog that allows seconds sees a live engine.
 constexpr Duration kTickInterval = std::chrono::milliseconds(20);
 
-/// Anonymous memory that is really taken: every page is written.
-class TakenMemory {
- public:
-  /// Empty where the system refuses.
-  static std::optional<TakenMemory> try_take(Bytes size) {
-    if (size.count() == 0) return TakenMemory(nullptr, 0);
-    void* const start =
-        mmap(nullptr, size.count(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start == MAP_FAILED) return std::nullopt;
-    std::memset(start, 0x5A, size.count());
-    return TakenMemory(start, size.count());
-  }
-  TakenMemory(TakenMemory&& other) noexcept
-      : start_(std::exchange(other.start_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-  TakenMemory& operator=(TakenMemory&& other) noexcept {
-    std::swap(start_, other.start_);
-    std::swap(size_, other.size_);
-    return *this;
-  }
-  ~TakenMemory() {
-    if (start_ != nullptr) munmap(start_, size_);
-  }
-  Bytes size() const { return Bytes(size_); }
-
- private:
-  TakenMemory(void* start, std::size_t size) : start_(start), size_(size) {}
-
-  void* start_ = nullptr;
-  std::size_t size_ = 0;
-};
-
 Token marker(Role role) {
   switch (role) {
     case Role::kSystem:
@@ -79,6 +50,8 @@ Token marker(Role role) {
       return kUser;
     case Role::kAssistant:
       return kAssistant;
+    case Role::kTool:
+      return kToolResult;
   }
   return kUser;
 }
@@ -136,6 +109,11 @@ class ScriptedEngine final : public Engine {
     std::size_t start = 0;
     Script script;
   };
+  /// Where the text of a user's message begins.
+  struct Question {
+    std::size_t begin = 0;
+    std::size_t answers = 0;  // That it has had before.
+  };
   struct Sequence {
     std::vector<Token> tokens;
     std::optional<Answer> answer;  // Parsed when first needed.
@@ -144,6 +122,7 @@ class ScriptedEngine final : public Engine {
   Result<Token> intern(std::string_view piece) const;
   Result<void> append_text(std::string_view text, std::vector<Token>& tokens) const;
   Answer find_answer(const std::vector<Token>& tokens) const;
+  static Question find_question(const std::vector<Token>& tokens, std::size_t start);
   Result<Token> next_token(const Moment& moment);
   Result<void> perform(const Action& action);
   void take(Bytes size, std::vector<TakenMemory>& owner);
@@ -247,7 +226,9 @@ Result<std::vector<Token>> ScriptedEngine::tokenize(const Prompt& prompt) const 
   std::vector<Token> tokens;
   for (const Message& message : prompt.messages) {
     tokens.push_back(marker(message.role));
-    if (Result<void> appended = append_text(message.text, tokens); !appended) {
+    std::string text = message.text;
+    for (const ToolCall& call : message.calls) text += call_text(call);
+    if (Result<void> appended = append_text(text, tokens); !appended) {
       return std::unexpected(appended.error());
     }
     tokens.push_back(kEnd);
@@ -288,15 +269,35 @@ std::uint32_t ScriptedEngine::share_prefix(SequenceId from, SequenceId to, std::
 
 ScriptedEngine::Answer ScriptedEngine::find_answer(const std::vector<Token>& tokens) const {
   const auto starts_answer = [](Token t) { return t == kAssistant || t == kPrefillEnd; };
-  const auto start = std::find_if(tokens.rbegin(), tokens.rend(), starts_answer);
-  const auto user = std::find(start, tokens.rend(), kUser);
+  const auto found = std::find_if(tokens.rbegin(), tokens.rend(), starts_answer);
+  const auto start = static_cast<std::size_t>(tokens.rend() - found);
+  const Question question = find_question(tokens, start);
   std::string text;  // Empty where there is no turn of the user.
-  if (user != tokens.rend()) {
-    for (auto token = user.base(); token != tokens.end() && *token != kEnd; ++token) {
-      append_piece(*token, text);
-    }
+  for (std::size_t i = question.begin; i < start && tokens[i] != kEnd; ++i) {
+    append_piece(tokens[i], text);
   }
-  return Answer{static_cast<std::size_t>(tokens.rend() - start), Script::parse(text)};
+  return Answer{start, Script::parse(text, question.answers)};
+}
+
+/// The user's message that the answer at `start` belongs to, and the answers that it has had: what
+/// the user's side says together with the results of calls is no new question.
+ScriptedEngine::Question ScriptedEngine::find_question(const std::vector<Token>& tokens,
+                                                       std::size_t start) {
+  Question question{.begin = start};
+  bool has_result = false;
+  bool is_prefill = start > 0 && tokens[start - 1] == kPrefillEnd;
+  std::size_t answers = 0;
+  for (std::size_t i = start; i-- > 0;) {
+    if (tokens[i] == kToolResult) has_result = true;
+    if (tokens[i] == kUser && question.begin == start) question = {i + 1, answers};
+    if (tokens[i] != kAssistant || i + 1 == start) continue;
+    if (std::exchange(is_prefill, false)) continue;  // The turn that is continued.
+    if (question.begin != start && !has_result) return question;
+    question = {.begin = start};
+    has_result = false;
+    ++answers;
+  }
+  return question;
 }
 
 Result<void> ScriptedEngine::step(std::span<const StepInput> inputs, std::vector<Token>& sampled) {

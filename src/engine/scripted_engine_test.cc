@@ -99,6 +99,43 @@ TEST_F(ScriptedEngineTest, PlansFromTheModelFile) {
   EXPECT_EQ(engine_->plan(options_)->estimate.total(), Bytes(300000ULL << 20));
 }
 
+/// What the engine answers to a conversation that has come so far.
+class ScriptedToolsTest : public ScriptedEngineTest {
+ protected:
+  ScriptedToolsTest() { load(); }
+  std::string answer(std::vector<Message> messages) {
+    const std::vector<Token> tokens = tokenize({.messages = std::move(messages)});
+    engine_->keep_prefix(0, 0);
+    return text_of(generate(0, tokens));
+  }
+  static Message called() {
+    Message call{.role = Role::kAssistant};
+    call.calls = {{"1", "f", "{}"}};
+    return call;
+  }
+  const Message ask_{Role::kUser, "script: say a; then; say b; then; say c"};
+};
+
+TEST_F(ScriptedToolsTest, ResultsContinueTheScript) {
+  EXPECT_EQ(answer({ask_}), "a");
+  EXPECT_EQ(answer({ask_, called(), {Role::kTool, "ok"}}), "b");
+  EXPECT_EQ(
+      answer(
+          {ask_, called(), {Role::kTool, "1"}, {Role::kTool, "2"}, called(), {Role::kTool, "3"}}),
+      "c");
+}
+
+TEST_F(ScriptedToolsTest, WordsBesideAResultAreNoNewQuestion) {
+  EXPECT_EQ(answer({ask_, called(), {Role::kTool, "ok"}, {Role::kUser, "a reminder"}}), "b");
+  EXPECT_EQ(answer({ask_, called(), {Role::kTool, "ok"}, {Role::kSystem, "a reminder"}}), "b");
+}
+
+TEST_F(ScriptedToolsTest, ANewQuestionIsANewQuestion) {
+  EXPECT_EQ(answer({ask_, {Role::kAssistant, "a"}, {Role::kUser, "script: say x; then; say y"}}),
+            "x");
+  EXPECT_EQ(answer({ask_, {Role::kAssistant, "a"}, {Role::kUser, "hi"}}), "You said: hi");
+}
+
 TEST_F(ScriptedEngineTest, RefusesAWrongModelFileWithFileAndLine) {
   for (const char* wrong :
        {"token_us 1\nspeed 3\n", "token_us 1\ntoken_us x\n", "token_us 1\ntoken_us -1\n",

@@ -92,6 +92,7 @@ MessageRelay::MessageRelay(Exchange& exchange, model::Pool& pool, const Clock& c
       message_id_(api::new_id("msg_")),
       headers_(std::move(headers)),
       began_at_(clock.now()),
+      blocks_(request.stream),
       next_ping_(clock.now() + kPingEvery) {}
 
 MessageRelay::~MessageRelay() {
@@ -138,11 +139,10 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
     call_ = nullptr;
     if (outcome == Outcome::kEnded) co_return unsent_error_;
     const worker::WorkerGone gone = gone_.value();
-    const bool nothing_sent = request_.stream ? text_bytes_ == 0 : true;
+    const bool nothing_sent = request_.stream ? blocks_.bytes() == 0 : true;
     if (attempt == 0 && nothing_sent) {
       log::warning("{}: {}; trying once more", request_id_, gone.description);
-      answer_.clear();
-      text_bytes_ = 0;
+      blocks_.forget();
       continue;
     }
     co_await end_with_error(error_of(gone));
@@ -229,7 +229,11 @@ asio::awaitable<bool> MessageRelay::take(Frame frame) {
       }
       break;
     case FrameType::kText:
-      co_return co_await text(frame.payload);
+    case FrameType::kThinking:
+    case FrameType::kCallStart:
+    case FrameType::kCallInput:
+    case FrameType::kCallEnd:
+      co_return co_await pass_on(frame);
     case FrameType::kDone:
       if (const auto event = worker::decode_done(frame.payload)) {
         co_await done(*event);
@@ -271,37 +275,50 @@ asio::awaitable<bool> MessageRelay::begin_stream() {
   co_return co_await exchange_.write(opening);
 }
 
-asio::awaitable<bool> MessageRelay::open_text_block() {
-  if (block_open_) co_return true;
-  block_open_ = true;
-  co_return co_await exchange_.write(api::text_block_start_event(0));
+/// The events of one piece of the answer; empty where a worker that we trust would not send it now.
+std::optional<std::string> MessageRelay::content(const Frame& frame) {
+  switch (frame.type) {
+    case FrameType::kText:
+      return blocks_.text(frame.payload);
+    case FrameType::kThinking:
+      return blocks_.thinking(frame.payload);
+    case FrameType::kCallStart:
+      return blocks_.call_start(frame.payload);
+    case FrameType::kCallInput:
+      if (blocks_.in_call()) return blocks_.call_input(frame.payload);
+      break;
+    case FrameType::kCallEnd:
+      if (blocks_.in_call()) return blocks_.call_end();
+      break;
+    default:
+      break;
+  }
+  return std::nullopt;
 }
 
-asio::awaitable<bool> MessageRelay::text(std::string_view text) {
-  text_bytes_ += text.size();
+asio::awaitable<bool> MessageRelay::pass_on(const Frame& frame) {
   if (!request_.stream) {
-    if (text_bytes_ > kAnswerBytesMax) {
+    const std::size_t wanted = blocks_.bytes() + frame.payload.size();
+    if (wanted > kAnswerBytesMax) {
       co_await end_with_error(api::internal("the answer is too long to be sent in one piece"));
       co_return false;
     }
-    const std::size_t wanted = answer_.size() + text.size();
     if (wanted > std::max(answer_covered_, worker::Call::kCoveredBytes) &&
         !cover(call_covered_, std::max(wanted, 2 * answer_covered_))) {
       co_await end_with_error(api::overloaded("memory is short: no room for the whole answer", 5));
       co_return false;
     }
-    answer_.append(text);
-    co_return true;
-  }
-  if (!payload_.empty() && text_bytes_ > 0) {  // From here on nobody else can take over.
-    payload_ = std::string();
+  } else if (!payload_.empty() && blocks_.bytes() > 0) {
+    payload_ = std::string();  // From here on nobody else can take over.
     exchange_.charge().shrink(needed());
   }
-  std::string events;
-  if (!block_open_) events = api::text_block_start_event(0);
-  block_open_ = true;
-  events += api::text_delta_event(0, text);
-  co_return co_await exchange_.write(events);
+  const std::optional<std::string> events = content(frame);
+  if (!events) {
+    co_await end_with_error(api::internal("the worker sent something unexpected"));
+    co_return false;
+  }
+  if (!request_.stream) co_return true;
+  co_return co_await exchange_.write(*events);
 }
 
 /// Something for a client that waits. Returns false when it is gone.
@@ -309,10 +326,9 @@ asio::awaitable<bool> MessageRelay::heartbeat() {
   const TimePoint now = clock_.now();
   next_ping_ = now + kPingEvery;
   if (!stream_begun_) co_return !exchange_.client_gone();
-  if (text_bytes_ == 0 && now - began_at_ > kPingsSuffice) {
-    const bool open = co_await open_text_block();
-    if (!open) co_return false;
-    co_return co_await exchange_.write(api::text_delta_event(0, ""));
+  if (blocks_.bytes() == 0 && now - began_at_ > kPingsSuffice) {
+    const std::string events = blocks_.keep_awake();
+    co_return co_await exchange_.write(events);
   }
   co_return co_await exchange_.write(api::ping_event());
 }
@@ -320,19 +336,20 @@ asio::awaitable<bool> MessageRelay::heartbeat() {
 asio::awaitable<void> MessageRelay::done(const worker::Done& event) {
   log_end(event);
   traffic_.output_tokens += event.output_tokens;
-  const api::Stop stop{reason_of(event.cause), event.stop_sequence};
+  std::string events = blocks_.finish();
+  const bool calls = event.cause == worker::StopCause::kEndOfTurn && blocks_.calls() > 0;
+  const api::Stop stop{calls ? api::StopReason::kToolUse : reason_of(event.cause),
+                       event.stop_sequence};
   const api::Usage total = usage(event.output_tokens);
   if (!request_.stream) {
     HttpResponse response;
     response.headers = headers_;
-    response.body = api::message_body(message_id_, request_.model, answer_, stop, total);
+    response.body = api::message_body(message_id_, request_.model, blocks_.blocks(), stop, total);
     ++traffic_.responses[response.status];
     co_await exchange_.respond(std::move(response));
     if (!exchange_.client_gone()) end_ = MessageEnd::kComplete;
     co_return;
   }
-  std::string events;
-  if (block_open_) events += api::block_stop_event(0);
   events += api::message_delta_event(stop, total);
   events += api::message_stop_event();
   const bool written = co_await exchange_.write(events);

@@ -13,6 +13,7 @@
 #include "api/messages.h"
 #include "api/response.h"
 #include "base/clock.h"
+#include "gateway/answer_blocks.h"
 #include "gateway/exchange.h"
 #include "gateway/traffic.h"
 #include "model/pool.h"
@@ -53,13 +54,13 @@ class MessageRelay {
   boost::asio::awaitable<Outcome> relay(worker::Call& call);
   /// The frame's share of what the request holds, for the time until it is written.
   std::expected<std::shared_ptr<BufferCharge>, BufferShortage> charge_frame();
-  /// Room for so much text in the call and in answer_.
+  /// Room for so much text in the call and in the answer.
   bool cover(std::size_t call_bytes, std::size_t answer_bytes);
   Bytes needed() const;
   boost::asio::awaitable<bool> take(worker::Frame frame);
   boost::asio::awaitable<bool> begin_stream();
-  boost::asio::awaitable<bool> text(std::string_view text);
-  boost::asio::awaitable<bool> open_text_block();
+  std::optional<std::string> content(const worker::Frame& frame);
+  boost::asio::awaitable<bool> pass_on(const worker::Frame& frame);
   boost::asio::awaitable<void> done(const worker::Done& done);
   boost::asio::awaitable<bool> heartbeat();
   boost::asio::awaitable<void> end_with_error(api::ApiError error);
@@ -78,12 +79,10 @@ class MessageRelay {
 
   std::uint64_t prompt_bytes_ = 0;
   std::string payload_;           // For the worker; kept while another may have to be asked.
-  std::string answer_;            // Not streamed: the text so far.
   std::size_t call_covered_ = 0;  // Bytes of text that the request is charged for.
   std::size_t answer_covered_ = 0;
-  std::size_t text_bytes_ = 0;
+  AnswerBlocks blocks_;
   bool stream_begun_ = false;
-  bool block_open_ = false;
   std::uint32_t input_tokens_ = 0;
   std::uint32_t cached_tokens_ = 0;
   TimePoint next_ping_;

@@ -227,6 +227,8 @@ void BatchLoop::start(std::unique_ptr<Running> running) {
     after_request(id);
     return;
   }
+  engine_.set_shape(target->id, running->job.shape,
+                    std::span(running->tokens).subspan(running->job.prompt.size()));
   if (!running->is_started) {
     running->is_started = true;
     running->started_at = clock_.now();

@@ -24,7 +24,7 @@ std::uint32_t u32_at(const std::byte* in) {
 bool is_known(std::uint8_t type) {
   return (type >= 1 && type <= static_cast<std::uint8_t>(FrameType::kResizeRefused)) ||
          (type >= static_cast<std::uint8_t>(FrameType::kHello) &&
-          type <= static_cast<std::uint8_t>(FrameType::kResized));
+          type <= static_cast<std::uint8_t>(FrameType::kCallEnd));
 }
 
 /// Reads exactly `size` bytes; returns how many came before the end of file.

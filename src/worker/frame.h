@@ -53,6 +53,11 @@ enum class FrameType : std::uint8_t {
   kHeartbeat = 44,
   kNeedCells = 45,
   kResized = 46,
+  // Content of an answer besides kText, as raw bytes.
+  kThinking = 47,
+  kCallStart = 48,  // The tool's name; kCallInput and kCallEnd follow.
+  kCallInput = 49,  // The next part of the arguments' JSON.
+  kCallEnd = 50,    // Nothing: the arguments are complete.
 };
 
 struct FrameHeader {

@@ -18,6 +18,11 @@ constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
 /// How often hang and stop deadlines are looked at. Choice: a tenth of the shortest sensible one.
 constexpr Duration kWatchInterval = std::chrono::milliseconds(250);
 
+/// Two such frames in a row mean the same as one with both payloads.
+bool is_part(FrameType type) {
+  return type == FrameType::kText || type == FrameType::kThinking || type == FrameType::kCallInput;
+}
+
 bool closes_call(FrameType type) {
   switch (type) {
     case FrameType::kPlanned:
@@ -77,8 +82,8 @@ void Call::push(Frame frame) {
   if (ended_) return;
   ended_ = closes_call(frame.type);
   buffered_bytes_ += frame.payload.size();
-  if (frame.type == FrameType::kText && !frames_.empty() &&
-      frames_.back().type == FrameType::kText) {
+  const bool goes_on = !frames_.empty() && frames_.back().type == frame.type;
+  if (goes_on && is_part(frame.type)) {
     frames_.back().payload += frame.payload;
   } else {
     frames_.push_back(std::move(frame));

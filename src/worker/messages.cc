@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 
 #include "worker/payload_fields.h"
+#include "worker/prompt_json.h"
 
 namespace pensieve::worker {
 namespace {
@@ -12,28 +13,6 @@ namespace {
 namespace json = boost::json;
 
 using Fields = PayloadFields;
-
-json::object to_json(const engine::Prompt& prompt) {
-  json::array messages;
-  messages.reserve(prompt.messages.size());
-  for (const engine::Message& message : prompt.messages) {
-    messages.push_back(
-        json::object{{"role", static_cast<unsigned>(message.role)}, {"text", message.text}});
-  }
-  return {{"messages", std::move(messages)}, {"continues_last", prompt.continues_last}};
-}
-
-engine::Prompt prompt_from(const json::value& value) {
-  const Fields fields(value);
-  engine::Prompt prompt;
-  prompt.continues_last = fields.flag("continues_last");
-  for (const json::value& item : fields.at("messages").as_array()) {
-    const Fields message(item);
-    prompt.messages.push_back(
-        {message.enumerator("role", engine::Role::kAssistant), message.text("text")});
-  }
-  return prompt;
-}
 
 }  // namespace
 

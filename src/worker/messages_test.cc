@@ -21,20 +21,28 @@ GenerateRequest odd_request() {
   request.prompt.messages = {{engine::Role::kSystem, kOdd},
                              {engine::Role::kUser, ""},
                              {engine::Role::kAssistant, kOdd + kOdd}};
+  engine::Message call{.role = engine::Role::kAssistant, .text = kOdd, .thinking = kOdd};
+  call.calls = {{"toolu_1", kOdd, R"({"x":1.0})"}, {"", "f", "{}"}};
+  engine::Message result{.role = engine::Role::kTool, .text = kOdd};
+  result.tool_call_id = "toolu_1";
+  result.tool_name = kOdd;
+  request.prompt.messages.push_back(call);
+  request.prompt.messages.push_back(result);
   request.prompt.continues_last = true;
+  request.prompt.tools = {{kOdd, kOdd, R"({"type":"object"})", false}, {"f", "", "{}"}};
+  request.prompt.rules = {engine::ToolChoice::kNamed, kOdd, false, R"({"type":"object"})"};
   request.output_tokens_max = kMost;
   request.stop_sequences = {kOdd, "\n\nHuman:"};
   request.sampling = {.temperature = 0.7F, .top_p = 0.95F, .top_k = 40, .seed = kMost};
   return request;
 }
 
-void expect_equal(const engine::Prompt& a, const engine::Prompt& b) {
-  EXPECT_EQ(a.continues_last, b.continues_last);
-  ASSERT_EQ(a.messages.size(), b.messages.size());
-  for (std::size_t i = 0; i < a.messages.size(); ++i) {
-    EXPECT_EQ(a.messages[i].role, b.messages[i].role);
-    EXPECT_EQ(a.messages[i].text, b.messages[i].text);
-  }
+std::string prompt_payload(const std::string& messages, const std::string& continues_last,
+                           const std::string& tool_choice) {
+  return R"({"prompt":{"tools":[],"tool_name":"","parallel_calls":true,"json_schema":"",)"
+         R"("messages":)" +
+         messages + R"(,"continues_last":)" + continues_last + R"(,"tool_choice":)" + tool_choice +
+         "}}";
 }
 
 TEST(MessagesTest, HelloComesBackAsItWas) {
@@ -104,7 +112,7 @@ TEST(MessagesTest, APromptComesBackAsItWas) {
   const engine::Prompt prompt = odd_request().prompt;
   const Result<engine::Prompt> back = decode_prompt(encode(prompt));
   ASSERT_TRUE(back) << back.error().message;
-  expect_equal(*back, prompt);
+  EXPECT_EQ(*back, prompt);
   const Result<engine::Prompt> empty = decode_prompt(encode(engine::Prompt{}));
   ASSERT_TRUE(empty) << empty.error().message;
   EXPECT_TRUE(empty->messages.empty());
@@ -114,7 +122,7 @@ TEST(MessagesTest, AGenerateRequestComesBackAsItWas) {
   const GenerateRequest request = odd_request();
   const Result<GenerateRequest> back = decode_generate_request(encode(request));
   ASSERT_TRUE(back) << back.error().message;
-  expect_equal(back->prompt, request.prompt);
+  EXPECT_EQ(back->prompt, request.prompt);
   EXPECT_EQ(back->output_tokens_max, kMost);
   EXPECT_EQ(back->stop_sequences, request.stop_sequences);
   EXPECT_EQ(back->sampling.temperature, 0.7F);
@@ -337,10 +345,12 @@ TEST(MessagesTest, AFieldOfTheWrongTypeOrRangeIsInvalid) {
   EXPECT_TRUE(invalid(decode_failed(R"({"code":256,"message":""})")));
   EXPECT_TRUE(invalid(decode_refused(R"({"level":5})")));
   EXPECT_TRUE(invalid(decode_refused(R"({"level":4,"available":-1})")));
-  EXPECT_TRUE(invalid(decode_prompt(R"({"prompt":{"messages":{},"continues_last":false}})")));
-  EXPECT_TRUE(invalid(
-      decode_prompt(R"({"prompt":{"messages":[{"role":3,"text":""}],"continues_last":false}})")));
-  EXPECT_TRUE(invalid(decode_prompt(R"({"prompt":{"messages":[],"continues_last":0}})")));
+  EXPECT_TRUE(invalid(decode_prompt(prompt_payload("{}", "false", "0"))));
+  EXPECT_TRUE(invalid(decode_prompt(
+      prompt_payload(R"([{"role":4,"text":"","thinking":"","calls":[]}])", "false", "0"))));
+  EXPECT_TRUE(invalid(decode_prompt(prompt_payload("[]", "0", "0"))));
+  EXPECT_TRUE(invalid(decode_prompt(prompt_payload("[]", "false", "4"))));
+  EXPECT_FALSE(invalid(decode_prompt(prompt_payload("[]", "false", "3"))));
 }
 
 TEST(MessagesTest, AnEmptyStopSequenceIsInvalid) {

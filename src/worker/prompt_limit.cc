@@ -23,11 +23,30 @@ std::string_view first_piece(std::string_view text, std::size_t bytes_max) {
   return text.substr(0, end);
 }
 
+/// Everything that a template may show: of tools, those that are.
+template <class Act>
+void for_each_text(const engine::Prompt& prompt, const Act& act) {
+  for (const engine::Tool& tool : prompt.tools) {
+    if (!tool.shown) continue;
+    act(engine::Role::kSystem, tool.name);
+    act(engine::Role::kSystem, tool.description);
+    act(engine::Role::kSystem, tool.parameters);
+  }
+  for (const engine::Message& message : prompt.messages) {
+    act(message.role, message.text);
+    act(message.role, message.thinking);
+    for (const engine::ToolCall& call : message.calls) {
+      act(message.role, call.name);
+      act(message.role, call.arguments);
+    }
+  }
+}
+
 }  // namespace
 
 std::uint64_t text_bytes(const engine::Prompt& prompt) {
   std::uint64_t bytes = 0;
-  for (const engine::Message& message : prompt.messages) bytes += message.text.size();
+  for_each_text(prompt, [&bytes](engine::Role, std::string_view text) { bytes += text.size(); });
   return bytes;
 }
 
@@ -52,18 +71,24 @@ Result<std::uint64_t> count_tokens(const engine::Engine& engine, const engine::P
   }
   const std::size_t piece_bytes = engine::prompt_bytes_max(context_tokens) / 2;
   std::uint64_t count = 0;
-  for (const engine::Message& message : prompt.messages) {
-    std::string_view rest = message.text;
-    do {
+  std::optional<Error> problem;
+  for_each_text(prompt, [&](engine::Role role, std::string_view rest) {
+    // A text of a tool's result is counted as the user's: a result needs its call.
+    const engine::Role teller = role == engine::Role::kTool ? engine::Role::kUser : role;
+    while (!rest.empty() && !problem) {
       const std::string_view piece = first_piece(rest, piece_bytes);
       rest.remove_prefix(piece.size());
-      const engine::Prompt part{.messages = {{message.role, std::string(piece)}}};
+      const engine::Prompt part{.messages = {{teller, std::string(piece)}}};
       const Result<std::vector<engine::Token>> tokens = engine.tokenize(part);
-      if (!tokens) return std::unexpected(tokens.error());
-      count += tokens->size();
+      if (!tokens) {
+        problem = tokens.error();
+      } else {
+        count += tokens->size();
+      }
       between();
-    } while (!rest.empty());
-  }
+    }
+  });
+  if (problem) return std::unexpected(*std::move(problem));
   return count;
 }
 

@@ -14,6 +14,7 @@ namespace pensieve::worker {
 /// Prompts that are only counted may be so many times longer: they are taken in pieces.
 inline constexpr std::uint64_t kCountedPromptsMax = 8;
 
+/// Of everything that a template may show: what was said, thought and called, and the shown tools.
 std::uint64_t text_bytes(const engine::Prompt& prompt);
 
 /// Why a prompt of so many bytes is not even tokenised; empty where it may be. Worded as clients

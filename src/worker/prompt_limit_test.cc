@@ -57,6 +57,15 @@ TEST_F(PromptLimitTest, TheTextOfAllMessagesCounts) {
   EXPECT_EQ(text_bytes(two), 8U);
 }
 
+TEST_F(PromptLimitTest, CallsThoughtsAndShownToolsCountToo) {
+  engine::Prompt all = prompt("12345");
+  engine::Message answer{.role = engine::Role::kAssistant, .thinking = "12"};
+  answer.calls = {{"id", "f", "{}"}};
+  all.messages.push_back(answer);
+  all.tools = {{"f", "abc", "{}"}, {"deferred", "abc", "{}", false}};
+  EXPECT_EQ(text_bytes(all), 5U + 2 + 3 + 6);
+}
+
 TEST_F(PromptLimitTest, WhatFitsIsCountedInOneGo) {
   EXPECT_EQ(*count(words(kMost)), engine_->tokenize(prompt(words(kMost)))->size());
   EXPECT_EQ(pieces_, 0);
@@ -69,6 +78,15 @@ TEST_F(PromptLimitTest, WhatDoesNotIsCountedInPiecesAndALittleTooHigh) {
   EXPECT_GE(*counted, whole);
   EXPECT_LE(*counted, whole + whole / 100);
   EXPECT_GE(pieces_, 10);
+}
+
+TEST_F(PromptLimitTest, LongToolsAreCountedInPiecesLikeLongTexts) {
+  engine::Prompt tools = prompt("hi");
+  tools.tools = {{"f", words(3 * kMost), "{}"}};
+  const Result<std::uint64_t> counted = count_tokens(*engine_, tools, 8192, [this] { ++pieces_; });
+  ASSERT_TRUE(counted);
+  EXPECT_GE(*counted, engine_->tokenize(prompt(words(3 * kMost)))->size());
+  EXPECT_GE(pieces_, 6);
 }
 
 TEST_F(PromptLimitTest, TextWithoutSpacesIsCutBetweenCharacters) {

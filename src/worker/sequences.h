@@ -22,6 +22,7 @@ struct Job {
   std::uint32_t output_tokens_max = 1;
   std::vector<std::string> stop_sequences;
   engine::Sampling sampling;
+  std::shared_ptr<const engine::AnswerShape> shape = nullptr;  // Null: every answer is right.
 };
 
 /// A job between its acceptance and its end, whether it waits or has a place.

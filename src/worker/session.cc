@@ -19,6 +19,7 @@
 #include "memory/admission.h"
 #include "memory/monitor.h"
 #include "memory/report.h"
+#include "worker/answer_readers.h"
 #include "worker/batch_loop.h"
 #include "worker/frame.h"
 #include "worker/messages.h"
@@ -38,6 +39,22 @@ constexpr Duration kStoreAtEndMax = std::chrono::milliseconds(1200);
 [[noreturn]] void end_now(int code) {
   log::stop();
   ::_exit(code);
+}
+
+FrameType frame_of(engine::AnswerPiece::Kind kind) {
+  switch (kind) {
+    case engine::AnswerPiece::Kind::kText:
+      return FrameType::kText;
+    case engine::AnswerPiece::Kind::kThinking:
+      return FrameType::kThinking;
+    case engine::AnswerPiece::Kind::kCallStart:
+      return FrameType::kCallStart;
+    case engine::AnswerPiece::Kind::kCallInput:
+      return FrameType::kCallInput;
+    case engine::AnswerPiece::Kind::kCallEnd:
+      return FrameType::kCallEnd;
+  }
+  return FrameType::kText;
 }
 
 class Session final : private JobEvents {
@@ -76,8 +93,11 @@ class Session final : private JobEvents {
   void started(std::uint32_t id, const Started& event) override {
     send(FrameType::kStarted, id, encode(event));
   }
-  void text(std::uint32_t id, std::string_view text) override { send(FrameType::kText, id, text); }
+  void text(std::uint32_t id, std::string_view text) override {
+    send_pieces(id, readers_.read(id, text));
+  }
   void done(std::uint32_t id, const Done& event) override {
+    send_pieces(id, readers_.finish(id));
     send(FrameType::kDone, id, encode(event));
   }
   void failed(std::uint32_t id, const Failed& event) override {
@@ -96,6 +116,9 @@ class Session final : private JobEvents {
   memory::Monitor::Status memory_now();
 
   void send(FrameType type, std::uint32_t request, std::string_view payload);
+  void send_pieces(std::uint32_t request, const std::vector<engine::AnswerPiece>& pieces) {
+    for (const engine::AnswerPiece& piece : pieces) send(frame_of(piece.kind), request, piece.text);
+  }
   void send_failure(std::uint32_t request, const Error& error) {
     send(FrameType::kFailed, request, encode(Failed{error.code, error.message}));
   }
@@ -110,6 +133,7 @@ class Session final : private JobEvents {
   std::unique_ptr<engine::Engine> engine_;
   std::uint32_t context_tokens_ = 0;
   std::optional<Limits> limits_;  // Until there is a loop to obey them.
+  AnswerReaders readers_;
   std::unique_ptr<PrefixStore> store_;
   std::unique_ptr<PrefixExchange> exchange_;
   std::atomic<BatchLoop*> to_wake_ =
@@ -327,23 +351,28 @@ void Session::generate(const Frame& frame) {
   if (auto problem = too_long(text_bytes(request->prompt), context_tokens_)) {
     return send_failure(frame.request, {Code::kInvalidArgument, std::move(*problem)});
   }
-  Result<std::vector<engine::Token>> tokens = engine_->tokenize(request->prompt);
-  if (!tokens) return send_failure(frame.request, tokens.error());
+  Result<engine::Prepared> prepared = engine_->prepare(request->prompt);
+  if (!prepared) return send_failure(frame.request, prepared.error());
+  std::vector<engine::Token>& tokens = prepared->tokens;
   // One cell is for the first token of the answer.
   const std::uint32_t prompt_tokens_max = context_tokens_ - 1;
-  if (tokens->size() > prompt_tokens_max) {
+  if (tokens.size() > prompt_tokens_max) {
     // Clients know this wording and compact their conversation (anthropic-wire.md, section 4).
     return send_failure(frame.request, {Code::kInvalidArgument,
                                         fmt::format("prompt is too long: {} tokens > {} maximum",
-                                                    tokens->size(), prompt_tokens_max)});
+                                                    tokens.size(), prompt_tokens_max)});
   }
   Job job{.id = frame.request,
-          .prompt = std::move(*tokens),
+          .prompt = std::move(tokens),
           .output_tokens_max = request->output_tokens_max,
           .stop_sequences = std::move(request->stop_sequences),
-          .sampling = request->sampling};
+          .sampling = request->sampling,
+          .shape = std::move(prepared->shape)};
+  readers_.open(frame.request, AnswerReaders::reader_for(request->prompt, *prepared));
   const Result<void> submitted = loop_->submit(std::move(job));
-  if (!submitted) send_failure(frame.request, submitted.error());
+  if (submitted) return;
+  readers_.close(frame.request);
+  send_failure(frame.request, submitted.error());
 }
 
 void Session::count_tokens(const Frame& frame) {
@@ -423,7 +452,8 @@ std::optional<Refused> Session::check_memory(const std::function<void()>& free_m
   return Refused{refusal->level, refusal->available, {}};
 }
 
-void Session::ended(std::uint32_t) {
+void Session::ended(std::uint32_t id) {
+  readers_.close(id);
   log::info("{}", memory::report_line(memory::Moment::kAfter, memory_source_.read()));
   // Turns between tokens are progress too; an engine that only samples need not tick.
   ticks_.fetch_add(1, std::memory_order_relaxed);

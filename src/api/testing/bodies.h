@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "api/messages.h"
+#include "engine/tool_text.h"
 
 namespace pensieve::api {
 
@@ -53,10 +54,11 @@ inline constexpr std::string_view kClaudeCodeBody = R"json({
 "stream":true})json";
 
 /// One line per message, "u: text", and "..." at the end where the last one is continued.
-inline std::string shown(const engine::Prompt& prompt) {
+inline std::string shown(engine::Prompt prompt) {
   constexpr std::string_view kRoles = "sua";
   std::string out;
-  for (const engine::Message& message : prompt.messages) {
+  prompt.tools.clear();  // The offer has tests of its own.
+  for (const engine::Message& message : engine::with_tools_as_text(prompt).messages) {
     out += kRoles[static_cast<std::size_t>(message.role)];
     out += ": " + message.text + "\n";
   }

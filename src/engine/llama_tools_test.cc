@@ -1,0 +1,147 @@
+// Tools through the chat templates that come with llama.cpp, on the vocabulary of the test model.
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <llama.h>
+
+#include "engine/llama_chat.h"
+#include "engine/llama_native.h"
+#include "engine/llama_plan.h"
+
+namespace pensieve::engine {
+namespace {
+
+using Kind = AnswerPiece::Kind;
+
+class LlamaToolsTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    const char* const path = std::getenv("PENSIEVE_TEST_MODEL");
+    if (path == nullptr || !std::ifstream(path)) return;
+    start_llama();
+    llama_model_params params = llama_model_default_params();
+    params.vocab_only = true;
+    model_ = llama_model_load_from_file(path, params);
+  }
+  static void TearDownTestSuite() {
+    llama_model_free(model_);
+    model_ = nullptr;
+  }
+  void SetUp() override {
+    ASSERT_NE(model_, nullptr) << "no test model: run ./dev setup";
+    const char* const folder = std::getenv("PENSIEVE_TEST_TEMPLATES");
+    ASSERT_NE(folder, nullptr);
+    templates_ = folder;
+  }
+
+  static std::string source_of(const std::filesystem::path& path) {
+    std::ifstream file(path);
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  }
+  std::unique_ptr<LlamaChat> chat(const std::string& name) const {
+    Result<std::unique_ptr<LlamaChat>> made =
+        LlamaChat::create(model_, source_of(templates_ / name));
+    EXPECT_TRUE(made) << made.error().message;
+    return *std::move(made);
+  }
+  static Prompt forced_call() {
+    Prompt prompt{.messages = {{Role::kUser, "What is the weather in Oslo?"}}};
+    prompt.tools = {{"get_weather", "The weather in a city",
+                     R"({"type":"object","properties":{"city":{"type":"string"}},)"
+                     R"("required":["city"]})"}};
+    prompt.rules.tool_choice = ToolChoice::kAny;
+    return prompt;
+  }
+  /// How many bytes of `text`, token by token, a shape takes, and whether the answer may end there.
+  struct Taken {
+    std::size_t bytes = 0;
+    bool may_end = false;
+  };
+  static Taken take(std::shared_ptr<const AnswerShape> shape, const std::string& text) {
+    const llama_vocab* const vocab = llama_model_get_vocab(model_);
+    const auto follower = follow(std::move(shape), vocab);
+    EXPECT_NE(follower, nullptr);
+    const auto allows = [&](Token token) {
+      std::vector<float> logits(static_cast<std::size_t>(llama_vocab_n_tokens(vocab)), 1.0F);
+      follower->mask(logits);
+      return std::isfinite(logits[static_cast<std::size_t>(token)]);
+    };
+    Taken taken;
+    for (const char c : text) {
+      Token token = 0;
+      EXPECT_EQ(llama_tokenize(vocab, &c, 1, &token, 1, false, false), 1);
+      if (!allows(token)) return taken;
+      EXPECT_TRUE(follower->accept(token));
+      ++taken.bytes;
+    }
+    taken.may_end = allows(llama_vocab_eos(vocab));
+    return taken;
+  }
+
+  static inline llama_model* model_ = nullptr;
+  std::filesystem::path templates_;
+};
+
+TEST_F(LlamaToolsTest, EveryTemplateOfTheEngineTakesAForcedCall) {
+  std::size_t templates = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(templates_)) {
+    if (entry.path().extension() != ".jinja") continue;
+    const auto made = LlamaChat::create(model_, source_of(entry.path()));
+    ASSERT_TRUE(made) << entry.path() << made.error().message;
+    Result<Prepared> prepared = (*made)->prepare(forced_call());
+    ASSERT_TRUE(prepared) << entry.path() << prepared.error().message;
+    ASSERT_NE(prepared->shape, nullptr) << entry.path();
+    EXPECT_NE(follow(prepared->shape, llama_model_get_vocab(model_)), nullptr) << entry.path();
+    EXPECT_FALSE(take(prepared->shape, "Hello there").may_end) << entry.path();
+    ++templates;
+  }
+  EXPECT_GT(templates, 50U);
+}
+
+TEST_F(LlamaToolsTest, ACallInTheTemplatesOwnFormIsEnforcedAndRead) {
+  const auto llama = chat("meta-llama-Llama-3.1-8B-Instruct.jinja");
+  Result<Prepared> prepared = llama->prepare(forced_call());
+  ASSERT_TRUE(prepared);
+  const std::string call = R"({"name": "get_weather", "parameters": {"city": "Oslo"}})";
+  EXPECT_EQ(take(prepared->shape, call).bytes, call.size());
+  EXPECT_TRUE(take(prepared->shape, call).may_end);
+  EXPECT_EQ(take(prepared->shape, R"({"name": "get_time)").bytes, 14U);
+
+  ASSERT_NE(prepared->parser, nullptr);
+  std::vector<AnswerPiece> pieces;
+  for (const char c : call) prepared->parser->push(std::string(1, c), pieces);
+  prepared->parser->finish(pieces);
+  std::string input;
+  for (const AnswerPiece& piece : pieces) {
+    if (piece.kind == Kind::kCallInput) input += piece.text;
+  }
+  ASSERT_FALSE(pieces.empty());
+  EXPECT_EQ(pieces.front(), (AnswerPiece{Kind::kCallStart, "get_weather"}));
+  EXPECT_EQ(pieces.back().kind, Kind::kCallEnd);
+  EXPECT_EQ(input, R"({"city": "Oslo"})");
+}
+
+TEST_F(LlamaToolsTest, ATemplateWithoutToolsGetsTheOfferAsText) {
+  const auto phi = chat("microsoft-Phi-3.5-mini-instruct.jinja");
+  const Result<std::string> text = phi->render(forced_call());
+  ASSERT_TRUE(text);
+  EXPECT_NE(text->find("\"name\":\"get_weather\""), std::string::npos);
+  const Result<Prepared> prepared = phi->prepare(forced_call());
+  ASSERT_TRUE(prepared);
+  const std::string call =
+      "<tool_call>\n{\"name\":\"get_weather\",\"arguments\":{\"city\":\"Oslo\"}}\n</tool_call>";
+  EXPECT_EQ(take(prepared->shape, call).bytes, call.size());
+  EXPECT_TRUE(take(prepared->shape, call).may_end);
+}
+
+}  // namespace
+}  // namespace pensieve::engine

@@ -1,0 +1,76 @@
+// What a model is asked: a conversation in canonical form, the tools it may call, and what its
+// answer may look like. Plain values; JSON stays text here.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace pensieve::engine {
+
+enum class Role : std::uint8_t {
+  kSystem,
+  kUser,
+  kAssistant,
+  kTool,  // The result of one call.
+};
+
+struct ToolCall {
+  std::string id;
+  std::string name;
+  std::string arguments;  // A JSON object in compact form.
+
+  bool operator==(const ToolCall&) const = default;
+};
+
+/// One turn in canonical form: neighbours never share a role, except that a kSystem message may
+/// stand anywhere and is rendered where it stands, and that each kTool message is one result.
+struct Message {
+  Role role = Role::kUser;
+  std::string text = {};
+  std::string thinking = {};         // kAssistant: comes before `text`.
+  std::vector<ToolCall> calls = {};  // kAssistant: come after `text`.
+  std::string tool_call_id = {};     // kTool.
+  std::string tool_name = {};        // kTool; empty where the call is not in the conversation.
+
+  bool operator==(const Message&) const = default;
+};
+
+struct Tool {
+  std::string name;
+  std::string description;
+  std::string parameters;  // JSON schema of the arguments, as text.
+  /// Shown to the model. A deferred tool is not, but may be called once the conversation names it.
+  bool shown = true;
+
+  bool operator==(const Tool&) const = default;
+};
+
+enum class ToolChoice : std::uint8_t {
+  kAuto,   // Text, calls, or both.
+  kAny,    // At least one call.
+  kNamed,  // A call of AnswerRules::tool_name.
+  kNone,   // Text only.
+};
+
+/// What the answer may look like. Enforced token by token by engines that sample.
+struct AnswerRules {
+  ToolChoice tool_choice = ToolChoice::kAuto;
+  std::string tool_name;       // For kNamed.
+  bool parallel_calls = true;  // More than one call in one answer.
+  std::string json_schema;     // Not empty: the whole text is one JSON value of this schema.
+
+  bool operator==(const AnswerRules&) const = default;
+};
+
+struct Prompt {
+  std::vector<Message> messages;
+  /// The last message is the assistant's and is continued, not followed by a new turn.
+  bool continues_last = false;
+  std::vector<Tool> tools = {};
+  AnswerRules rules = {};
+
+  bool operator==(const Prompt&) const = default;
+};
+
+}  // namespace pensieve::engine

@@ -1,0 +1,136 @@
+#include "engine/token_grammar.h"
+
+#include <atomic>
+#include <bit>
+#include <exception>
+#include <future>
+#include <limits>
+#include <thread>
+#include <utility>
+
+#include <dlpack/dlpack.h>
+#include <fmt/core.h>
+#include <xgrammar/xgrammar.h>
+
+#include "engine/tool_text.h"
+
+namespace pensieve::engine {
+namespace {
+
+class XGrammar final : public TokenGrammar {
+ public:
+  XGrammar(xgrammar::CompiledGrammar grammar, std::size_t tokens)
+      : compiled(std::move(grammar)), vocabulary(tokens) {}
+
+  const xgrammar::CompiledGrammar compiled;
+  const std::size_t vocabulary;
+};
+
+}  // namespace
+
+struct TokenMatcher::Impl {
+  explicit Impl(std::shared_ptr<const TokenGrammar> shared)
+      : grammar(std::static_pointer_cast<const XGrammar>(std::move(shared))),
+        matcher(grammar->compiled),
+        bits(static_cast<std::size_t>(
+            xgrammar::GetBitmaskSize(static_cast<int>(grammar->vocabulary)))) {}
+
+  std::shared_ptr<const XGrammar> grammar;
+  xgrammar::GrammarMatcher matcher;
+  std::vector<std::int32_t> bits;  // One bit per token of the vocabulary.
+};
+
+TokenMatcher::TokenMatcher(std::shared_ptr<const TokenGrammar> grammar)
+    : impl_(std::make_unique<Impl>(std::move(grammar))) {}
+TokenMatcher::TokenMatcher(TokenMatcher&&) noexcept = default;
+TokenMatcher& TokenMatcher::operator=(TokenMatcher&&) noexcept = default;
+TokenMatcher::~TokenMatcher() = default;
+
+void TokenMatcher::mask(std::span<float> logits) {
+  PENSIEVE_CHECK(logits.size() == impl_->grammar->vocabulary);
+  std::int64_t words = static_cast<std::int64_t>(impl_->bits.size());
+  std::int64_t stride = 1;
+  DLTensor bits{
+      impl_->bits.data(), {kDLCPU, 0}, 1, xgrammar::GetBitmaskDLType(), &words, &stride, 0};
+  if (!impl_->matcher.FillNextTokenBitmask(&bits)) return;  // All are allowed.
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  for (std::size_t word = 0; word < impl_->bits.size(); ++word) {
+    auto forbidden = ~static_cast<std::uint32_t>(impl_->bits[word]);
+    for (; forbidden != 0; forbidden &= forbidden - 1) {
+      const std::size_t token = 32 * word + static_cast<std::size_t>(std::countr_zero(forbidden));
+      if (token < logits.size()) logits[token] = kNever;
+    }
+  }
+}
+
+bool TokenMatcher::accept(Token token) {
+  return !impl_->matcher.IsTerminated() && impl_->matcher.AcceptToken(token);
+}
+
+bool TokenMatcher::finished() const {
+  return impl_->matcher.IsTerminated();
+}
+
+std::string schema_format(std::string_view schema, int spaces_max) {
+  if (spaces_max > 0) {
+    return fmt::format(R"({{"type":"json_schema","json_schema":{},"max_whitespace_cnt":{}}})",
+                       schema, spaces_max);
+  }
+  const xgrammar::Grammar grammar = xgrammar::Grammar::FromJSONSchema(
+      std::string(schema), false, std::nullopt, std::pair<std::string, std::string>(",", ":"));
+  return fmt::format(R"({{"type":"grammar","grammar":{}}})", json_string(grammar.ToString()));
+}
+
+struct GrammarCompiler::Impl {
+  Impl(const std::vector<std::string>& pieces, std::vector<Token> stop_tokens)
+      : vocabulary(pieces.size()),
+        compiler(xgrammar::TokenizerInfo(pieces, xgrammar::VocabType::RAW,
+                                         static_cast<int>(pieces.size()), std::move(stop_tokens)),
+                 1, true, static_cast<std::int64_t>(kCacheBytesMax.count())) {}
+
+  const std::size_t vocabulary;
+  std::atomic<int> compiling = 0;
+  xgrammar::GrammarCompiler compiler;  // Its members may be called from any thread.
+};
+
+GrammarCompiler::GrammarCompiler(const std::vector<std::string>& pieces,
+                                 std::vector<Token> stop_tokens)
+    : impl_(std::make_shared<Impl>(pieces, std::move(stop_tokens))) {}
+GrammarCompiler::~GrammarCompiler() = default;
+
+Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile(const std::string& tag) {
+  if (tag.size() > kTagBytesMax) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("the tools and schemas of a request may have {} bytes, not {}",
+                            kTagBytesMax, tag.size()));
+  }
+  if (impl_->compiling.load() >= kCompilingMax) {
+    return fail(Code::kInvalidArgument, "too many schemas are being compiled");
+  }
+  // In a thread of its own, which is left alone where it takes too long: xgrammar cannot be
+  // interrupted, and a schema that explodes must not silence the worker.
+  ++impl_->compiling;
+  std::promise<std::shared_ptr<const TokenGrammar>> promise;
+  std::future<std::shared_ptr<const TokenGrammar>> result = promise.get_future();
+  std::thread([impl = impl_, tag, promise = std::move(promise)]() mutable {
+    try {
+      promise.set_value(
+          std::make_shared<XGrammar>(impl->compiler.CompileStructuralTag(tag), impl->vocabulary));
+    } catch (const std::exception&) {
+      promise.set_exception(std::current_exception());
+    }
+    --impl->compiling;
+  }).detach();
+  if (result.wait_for(kCompileMax) != std::future_status::ready) {
+    return fail(Code::kInvalidArgument, "the schemas take too long to compile");
+  }
+  try {
+    return result.get();
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    return fail(Code::kInvalidArgument, error.what());
+  }
+}
+
+}  // namespace pensieve::engine

@@ -1,0 +1,75 @@
+// Grammars over tokens: which token may come next, so that an answer keeps its shape. The one file
+// that uses xgrammar.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "engine/engine.h"
+#include "engine/shape_follower.h"
+
+namespace pensieve::engine {
+
+/// One grammar, compiled for one vocabulary; shared by all requests with the same shape.
+/// Thread-safety: const.
+class TokenGrammar : public AnswerShape {};
+
+/// Thread-safety: one thread.
+class TokenMatcher final : public ShapeFollower {
+ public:
+  explicit TokenMatcher(std::shared_ptr<const TokenGrammar> grammar);
+  TokenMatcher(TokenMatcher&&) noexcept;
+  TokenMatcher& operator=(TokenMatcher&&) noexcept;
+  ~TokenMatcher() override;
+
+  void mask(std::span<float> logits) override;
+  bool accept(Token token) override;
+  bool finished() const override;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A schema as a format of a structural tag. With no space allowed the schema becomes a grammar of
+/// its own, because xgrammar's own format always allows some. Errors: throws xgrammar's.
+std::string schema_format(std::string_view schema, int spaces_max);
+
+/// Compiles structural tags and keeps what it compiled, least recently used out first.
+///
+/// Thread-safety: compile() from any thread.
+class GrammarCompiler {
+ public:
+  /// Memory for compiled grammars that are kept. Choice: the 24 tools of a large Claude Code
+  /// prompt take some 10 MB.
+  static constexpr Bytes kCacheBytesMax = 64_MiB;
+  /// Choice: 25 tools take a second on a busy machine.
+  static constexpr Duration kCompileMax = std::chrono::seconds(10);
+  /// Compilations at once, those that were given up included.
+  static constexpr int kCompilingMax = 3;
+  /// Longest structural tag: schemas of hundreds of tools stay below.
+  static constexpr std::size_t kTagBytesMax = 1U << 20;
+
+  /// `pieces` has the bytes of each token; empty for tokens that never stand in an answer.
+  /// `stop_tokens` end generation.
+  GrammarCompiler(const std::vector<std::string>& pieces, std::vector<Token> stop_tokens);
+  ~GrammarCompiler();
+
+  /// `tag` is a structural tag (structural_tag.h).
+  /// Blocks for at most kCompileMax. Errors: kInvalidArgument with xgrammar's words where it cannot
+  /// be enforced, is too long, takes too long, or where kCompilingMax others are under way.
+  Result<std::shared_ptr<const TokenGrammar>> compile(const std::string& tag);
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;  // Shared with compilations that were given up.
+};
+
+}  // namespace pensieve::engine

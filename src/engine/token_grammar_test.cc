@@ -1,0 +1,148 @@
+#include "engine/token_grammar.h"
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "engine/structural_tag.h"
+
+namespace pensieve::engine {
+namespace {
+
+/// A vocabulary of single bytes (token = byte) and the end of generation at 256.
+constexpr Token kEnd = 256;
+std::vector<std::string> byte_pieces() {
+  std::vector<std::string> pieces;
+  for (int byte = 0; byte < 256; ++byte) pieces.emplace_back(1, static_cast<char>(byte));
+  pieces.emplace_back();
+  return pieces;
+}
+
+class TokenGrammarTest : public testing::Test {
+ protected:
+  TokenMatcher matcher(const Prompt& prompt) {
+    const auto grammar = compiler_.compile(structural_tag(prompt, plain_spelling(), schema_format));
+    EXPECT_TRUE(grammar.has_value()) << grammar.error().message;
+    return TokenMatcher(*grammar);
+  }
+
+  /// How much of `text` the grammar takes, and whether the answer may end there.
+  struct Taken {
+    std::size_t bytes = 0;
+    bool may_end = false;
+    bool operator==(const Taken&) const = default;
+  };
+  Taken take(const Prompt& prompt, std::string_view text) {
+    TokenMatcher following = matcher(prompt);
+    Taken taken;
+    for (const char c : text) {
+      if (!allows(following, static_cast<unsigned char>(c))) return taken;
+      EXPECT_TRUE(following.accept(static_cast<unsigned char>(c)));
+      ++taken.bytes;
+    }
+    taken.may_end = allows(following, kEnd);
+    return taken;
+  }
+
+  static bool allows(TokenMatcher& following, Token token) {
+    std::vector<float> logits(257, 1.0F);
+    following.mask(logits);
+    return std::isfinite(logits[static_cast<std::size_t>(token)]);
+  }
+
+  static Prompt with_tool(ToolChoice choice, bool parallel = true) {
+    Prompt prompt;
+    prompt.tools = {{"get_weather", "",
+                     R"({"type":"object","properties":{"city":{"type":"string"},)"
+                     R"("days":{"type":"integer"}},"required":["city"],)"
+                     R"("additionalProperties":false})"}};
+    prompt.rules.tool_choice = choice;
+    prompt.rules.tool_name = "get_weather";
+    prompt.rules.parallel_calls = parallel;
+    return prompt;
+  }
+
+  GrammarCompiler compiler_{byte_pieces(), {kEnd}};
+};
+
+const std::string kCall =
+    "<tool_call>\n{\"name\":\"get_weather\",\"arguments\":{\"city\":\"Oslo\"}}\n</tool_call>";
+
+TEST_F(TokenGrammarTest, AutoTakesTextAndCallsInAnyOrder) {
+  const Prompt prompt = with_tool(ToolChoice::kAuto);
+  for (const std::string& text :
+       {std::string("Just text."), "Let me look.\n" + kCall, kCall + "\n" + kCall, std::string()}) {
+    EXPECT_EQ(take(prompt, text), (Taken{text.size(), true})) << text;
+  }
+}
+
+TEST_F(TokenGrammarTest, AfterTheMarkOnlyACallOfAKnownToolIsTaken) {
+  const Prompt prompt = with_tool(ToolChoice::kAuto);
+  const std::string head = "<tool_call>\n{\"name\":\"get_";
+  EXPECT_EQ(take(prompt, head + "time").bytes, head.size());
+}
+
+TEST_F(TokenGrammarTest, ArgumentsKeepTheSchema) {
+  const Prompt prompt = with_tool(ToolChoice::kAuto);
+  const std::string head = "<tool_call>\n{\"name\":\"get_weather\",\"arguments\":{\"city\":";
+  EXPECT_EQ(take(prompt, head + "5").bytes, head.size());
+  const std::string other = head + "\"Oslo\",\"";
+  EXPECT_EQ(take(prompt, other + "country").bytes, other.size());
+  EXPECT_EQ(take(prompt, head + "\"Oslo\",\"days\":3}}\n</tool_call>").may_end, true);
+}
+
+TEST_F(TokenGrammarTest, NoWhiteSpaceIsTakenBetweenTheTokensOfArguments) {
+  const Prompt prompt = with_tool(ToolChoice::kAuto);
+  const std::string head = "<tool_call>\n{\"name\":\"get_weather\",\"arguments\":{\"city\":";
+  EXPECT_EQ(take(prompt, head + " ").bytes, head.size());
+}
+
+TEST_F(TokenGrammarTest, AnyAndNamedBeginWithACall) {
+  for (const ToolChoice choice : {ToolChoice::kAny, ToolChoice::kNamed}) {
+    EXPECT_EQ(take(with_tool(choice), "Text"), (Taken{0, false}));
+    EXPECT_EQ(take(with_tool(choice), kCall), (Taken{kCall.size(), true}));
+  }
+}
+
+TEST_F(TokenGrammarTest, WithoutParallelCallsTheAnswerEndsWithTheFirst) {
+  EXPECT_EQ(take(with_tool(ToolChoice::kAuto, false), kCall + "\n"), (Taken{kCall.size(), false}));
+}
+
+TEST_F(TokenGrammarTest, NoneTakesNoCall) {
+  const Prompt prompt = with_tool(ToolChoice::kNone);
+  EXPECT_EQ(take(prompt, "Text < tool").may_end, true);
+  EXPECT_EQ(take(prompt, "<tool_call>").bytes, std::string("<tool_call").size());
+}
+
+TEST_F(TokenGrammarTest, ASchemaIsTheWholeAnswer) {
+  Prompt prompt;
+  prompt.rules.json_schema = R"({"type":"object","properties":{"n":{"type":"integer"}},)"
+                             R"("required":["n"],"additionalProperties":false})";
+  EXPECT_EQ(take(prompt, R"({"n":12})"), (Taken{8, true}));
+  EXPECT_EQ(take(prompt, "Sure").bytes, 0U);
+}
+
+TEST_F(TokenGrammarTest, WhatCannotBeEnforcedIsAnErrorInWords) {
+  Prompt prompt;
+  prompt.rules.json_schema = R"({"$ref":"#/nowhere"})";
+  const auto grammar =
+      compiler_.compile(structural_tag(prompt, plain_spelling(), [](std::string_view schema, int) {
+        return R"({"type":"json_schema","json_schema":)" + std::string(schema) + "}";
+      }));
+  ASSERT_FALSE(grammar.has_value());
+  EXPECT_EQ(grammar.error().code, Code::kInvalidArgument);
+  EXPECT_FALSE(grammar.error().message.empty());
+}
+
+TEST_F(TokenGrammarTest, ATokenThatIsNotAllowedChangesNothing) {
+  TokenMatcher following = matcher(with_tool(ToolChoice::kAny));
+  EXPECT_FALSE(following.accept('x'));
+  EXPECT_TRUE(following.accept('<'));
+  EXPECT_FALSE(following.finished());
+}
+
+}  // namespace
+}  // namespace pensieve::engine

@@ -1,0 +1,108 @@
+#include "gateway/answer_blocks.h"
+
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace pensieve::gateway {
+namespace {
+
+/// The names of events in order, deltas by their type: what a client's state machine sees.
+std::string outline(const std::string& events) {
+  std::string out;
+  std::size_t at = 0;
+  while ((at = events.find("data: {\"type\":\"", at)) != std::string::npos) {
+    at += 15;
+    std::string name = events.substr(at, events.find('"', at) - at);
+    const std::size_t end = events.find('\n', at);
+    const std::string line = events.substr(at, end - at);
+    const std::size_t index = line.find("\"index\":");
+    std::string what = name.substr(std::string("content_block_").size());
+    const std::size_t inner = line.find("{\"type\":\"");
+    if (inner != std::string::npos) {
+      const std::string rest = line.substr(inner + 9);
+      what += "(" + rest.substr(0, rest.find('"')) + ")";
+    }
+    out += line.substr(index + 8, 1) + ":" + what + " ";
+  }
+  return out;
+}
+
+TEST(AnswerBlocksTest, TextIsOneBlock) {
+  AnswerBlocks blocks(true);
+  std::string events = blocks.text("a");
+  events += blocks.text("b");
+  events += blocks.finish();
+  EXPECT_EQ(outline(events), "0:start(text) 0:delta(text_delta) 0:delta(text_delta) 0:stop ");
+  EXPECT_EQ(blocks.bytes(), 2U);
+}
+
+TEST(AnswerBlocksTest, ThinkingTextAndCallsAreBlocksInOrder) {
+  AnswerBlocks blocks(true);
+  std::string events = blocks.thinking("t");
+  events += blocks.text("a");
+  events += blocks.call_start("f");
+  events += blocks.call_input("{}");
+  events += blocks.call_end();
+  events += blocks.call_start("g");
+  events += blocks.call_input("{}");
+  events += blocks.call_end();
+  events += blocks.finish();
+  EXPECT_EQ(outline(events),
+            "0:start(thinking) 0:delta(thinking_delta) 0:delta(signature_delta) 0:stop "
+            "1:start(text) 1:delta(text_delta) 1:stop "
+            "2:start(tool_use) 2:delta(input_json_delta) 2:stop "
+            "3:start(tool_use) 3:delta(input_json_delta) 3:stop ");
+  EXPECT_EQ(blocks.calls(), 2U);
+}
+
+TEST(AnswerBlocksTest, ACallThatWasCutOffIsNeverClosed) {
+  AnswerBlocks blocks(true);
+  std::string events = blocks.call_start("f");
+  events += blocks.call_input("{\"a\":");
+  events += blocks.finish();
+  EXPECT_EQ(outline(events), "0:start(tool_use) 0:delta(input_json_delta) ");
+  EXPECT_EQ(blocks.calls(), 0U);
+}
+
+TEST(AnswerBlocksTest, AWholeAnswerHasTheSameBlocksAndNoEvents) {
+  AnswerBlocks blocks(false);
+  std::string events = blocks.text("a");
+  events += blocks.text("b");
+  events += blocks.call_start("f");
+  events += blocks.call_input("{\"x\"");
+  events += blocks.call_input(":1}");
+  events += blocks.call_end();
+  events += blocks.call_start("g");
+  events += blocks.call_input("{");
+  events += blocks.finish();
+  EXPECT_EQ(events, "");
+  ASSERT_EQ(blocks.blocks().size(), 2U);
+  EXPECT_EQ(blocks.blocks()[0].text, "ab");
+  EXPECT_EQ(blocks.blocks()[1].name, "f");
+  EXPECT_EQ(blocks.blocks()[1].input, "{\"x\":1}");
+  EXPECT_TRUE(blocks.blocks()[1].id.starts_with("toolu_"));
+}
+
+TEST(AnswerBlocksTest, KeepingAwakeOpensATextBlockOrExtendsTheOpenOne) {
+  AnswerBlocks blocks(true);
+  EXPECT_EQ(outline(blocks.keep_awake()), "0:start(text) 0:delta(text_delta) ");
+  EXPECT_EQ(outline(blocks.keep_awake()), "0:delta(text_delta) ");
+  EXPECT_EQ(outline(blocks.call_start("f")), "0:stop 1:start(tool_use) ");
+  EXPECT_EQ(outline(blocks.keep_awake()), "1:delta(input_json_delta) ");
+  EXPECT_EQ(blocks.bytes(), 1U);
+}
+
+TEST(AnswerBlocksTest, AWholeAnswerThatIsForgottenStartsAnew) {
+  AnswerBlocks blocks(false);
+  blocks.text("lost");
+  blocks.forget();
+  blocks.text("kept");
+  blocks.finish();
+  ASSERT_EQ(blocks.blocks().size(), 1U);
+  EXPECT_EQ(blocks.blocks()[0].text, "kept");
+}
+
+}  // namespace
+}  // namespace pensieve::gateway
