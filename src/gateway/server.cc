@@ -148,10 +148,12 @@ std::expected<void, StartFailure> Server::listen() {
 asio::awaitable<void> Server::load_model() {
   const model::Pool::Acquired link = co_await pool_.acquire();
   if (draining_) co_return;
-  if (!link && link.error().kind != model::LoadFailure::Kind::kNotNow) {
-    failure_ = StartFailure{link.error().kind == model::LoadFailure::Kind::kNever
-                                ? StartFailure::Kind::kMemory
-                                : StartFailure::Kind::kModel,
+  using Kind = model::LoadFailure::Kind;
+  const bool may_pass =
+      !link && (link.error().kind == Kind::kNotNow || link.error().kind == Kind::kInterrupted);
+  if (!link && !may_pass) {
+    failure_ = StartFailure{link.error().kind == Kind::kNever ? StartFailure::Kind::kMemory
+                                                              : StartFailure::Kind::kModel,
                             link.error().message};
     begin_drain("the model cannot be loaded");
     co_return;

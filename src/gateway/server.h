@@ -49,8 +49,8 @@ struct Started {
 /// second signal ends the process at once, with exit code 130.
 ///
 /// The port is bound first and /health answers while the model is loading. `on_started` is called
-/// once the model is loaded, or cannot be loaded for lack of memory now; a model that can never be
-/// loaded ends run() instead.
+/// once the model is loaded, or cannot be loaded now for a reason that may pass; a model that can
+/// never be loaded ends run() instead.
 ///
 /// One io thread: run()'s caller. Blocks. Borrows source and clock.
 std::expected<void, StartFailure> run_server(memory::MemorySource& source, const Clock& clock,

@@ -51,10 +51,10 @@ api::ApiError error_of(const worker::CallEvent& event) {
   if (const auto* frame = std::get_if<worker::Frame>(&event)) {
     if (frame->type == worker::FrameType::kFailed) {
       const auto failed = worker::decode_failed(frame->payload);
-      if (failed && failed->code == Code::kInvalidArgument) {
-        return api::invalid_request(failed->message);
-      }
-      return api::internal(failed ? failed->message : failed.error().message);
+      if (!failed) return api::internal(failed.error().message);
+      if (failed->code == Code::kInvalidArgument) return api::invalid_request(failed->message);
+      const bool passes = failed->code == Code::kUnavailable || failed->code == Code::kOutOfMemory;
+      return passes ? api::queue_full(failed->message, 5) : api::internal(failed->message);
     }
   }
   return api::overloaded("the model did not answer in time", 5);
@@ -66,6 +66,8 @@ api::ApiError error_for(const model::LoadFailure& failure) {
   switch (failure.kind) {
     case model::LoadFailure::Kind::kNotNow:
       return api::overloaded(failure.message, 10);
+    case model::LoadFailure::Kind::kInterrupted:
+      return api::overloaded(failure.message, 5);
     case model::LoadFailure::Kind::kNever:
       return api::invalid_request(failure.message);
     case model::LoadFailure::Kind::kBroken:

@@ -39,6 +39,25 @@ LoadFailure broken(std::string message) {
   return {LoadFailure::Kind::kBroken, std::move(message)};
 }
 
+/// A worker that the kernel shot while loading may fit another time, and one that somebody shot
+/// says nothing of the model; a crash will not heal.
+LoadFailure::Kind kind_of(worker::WorkerEnd end) {
+  switch (end) {
+    case worker::WorkerEnd::kOutOfMemory:
+    case worker::WorkerEnd::kKilledByKernel:
+    case worker::WorkerEnd::kKilledForMemory:
+      return LoadFailure::Kind::kNotNow;
+    case worker::WorkerEnd::kKilled:
+      return LoadFailure::Kind::kInterrupted;
+    case worker::WorkerEnd::kClean:
+    case worker::WorkerEnd::kCrashed:
+    case worker::WorkerEnd::kDeadline:
+    case worker::WorkerEnd::kProtocolError:
+      break;
+  }
+  return LoadFailure::Kind::kBroken;
+}
+
 }  // namespace
 
 std::string_view name(State state) {
@@ -182,12 +201,8 @@ asio::awaitable<std::expected<Frame, LoadFailure>> Pool::answer(worker::Call& ca
   while (true) {
     worker::CallEvent event = co_await call.next(clock_.now() + kAnswerWait);
     if (const auto* gone = std::get_if<worker::WorkerGone>(&event)) {
-      // A worker that the kernel shot while loading may fit another time; a crash will not heal.
-      const bool memory = gone->end == worker::WorkerEnd::kKilledByKernel ||
-                          gone->end == worker::WorkerEnd::kOutOfMemory;
-      co_return std::unexpected(
-          LoadFailure{memory ? LoadFailure::Kind::kNotNow : LoadFailure::Kind::kBroken,
-                      "the worker ended while it loaded the model: " + gone->description});
+      co_return std::unexpected(LoadFailure{
+          kind_of(gone->end), "the worker ended while it loaded the model: " + gone->description});
     }
     auto* frame = std::get_if<Frame>(&event);
     if (frame == nullptr) co_return std::unexpected(broken("the worker does not answer"));

@@ -34,9 +34,10 @@ namespace pensieve::model {
 /// Why there is no worker to give a request to.
 struct LoadFailure {
   enum class Kind : std::uint8_t {
-    kNotNow,  // Memory is short at the moment; may pass.
-    kNever,   // Larger than this machine; only other settings help.
-    kBroken,  // The file, the engine or the worker program is at fault.
+    kNotNow,       // Memory is short at the moment; may pass.
+    kInterrupted,  // Somebody else ended the worker while it loaded; another load may succeed.
+    kNever,        // Larger than this machine; only other settings help.
+    kBroken,       // The file, the engine or the worker program is at fault.
   } kind = Kind::kBroken;
   std::string message;
 };

@@ -228,6 +228,21 @@ TEST_F(PoolTest, AWorkerThatRunsOutOfMemoryWhileLoadingMayFitAnotherTime) {
   EXPECT_EQ(starts(), 2);
 }
 
+TEST_F(PoolTest, AWorkerThatSomebodyKillsWhileLoadingIsTriedAgainAfterAPause) {
+  options_.worker_program = script("dies", "kill -9 $$");
+  make_pool("plan_mib 100\n");
+  const LoadFailure interrupted = failure();
+  EXPECT_EQ(interrupted.kind, Kind::kInterrupted);
+  EXPECT_NE(interrupted.message.find("killed (signal 9, Killed)"), std::string::npos)
+      << interrupted.message;
+  EXPECT_EQ(pool_->status().refusals, 0U) << "no lack of memory";
+  EXPECT_EQ(failure().kind, Kind::kInterrupted);
+  EXPECT_EQ(starts(), 1) << "somebody who kills each load must not keep the machine busy";
+  io_.clock.advance(seconds(1));
+  EXPECT_EQ(failure().kind, Kind::kInterrupted);
+  EXPECT_EQ(starts(), 2);
+}
+
 TEST_F(PoolTest, AStopThatWasAskedForIsACleanEnd) {
   make_pool("plan_mib 100\n");
   worker();
