@@ -64,7 +64,9 @@ gateway::ServerOptions server_options(const config::Settings& settings, model::M
   options.service.access = {.api_key = settings.server.api_key,
                             .allowed_origins = settings.server.allowed_origins,
                             .loopback_only = config::is_loopback(settings.host)};
-  options.service.model_aliases = {settings.model};
+  options.service.model_aliases = settings.models.aliases;
+  options.service.model_aliases.push_back(settings.model);
+  options.batches_directory = settings.batches.directory;
   options.service.waiting_max = settings.server.queue_max;
   options.service.buffers = {
       .bytes_max = Bytes(std::uint64_t{settings.server.buffers_max_mb} << 20), .floors = floors};

@@ -48,7 +48,7 @@ def test_a_head_request_for_the_root_is_empty(scripted):
 # --- errors ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("path", [
-    "/v1/messages/batches", "/v1/files", "/v1/complete", "/v1/messages/cache_touch", "/api/me",
+    "/v1/messages/batches/x/y", "/v1/files", "/v1/complete", "/v1/messages/cache_touch", "/api/me",
     "/v1/messagesx", "//v1/messages", "/health/x"])
 def test_what_is_not_there_is_a_404_in_json(scripted, path):
     for method in ("GET", "POST"):

@@ -303,6 +303,8 @@ def test_the_list_of_models_has_the_documented_shape(scripted):
     assert served["display_name"]
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", served["created_at"])
     assert served["max_input_tokens"] == 4096
+    assert served["capabilities"]["thinking"]["types"]["disabled"] == {"supported": True}
+    assert served["capabilities"]["image_input"] == {"supported": False}
     assert not any(model["id"].startswith("claude-") for model in listing["data"])
 
 
@@ -323,6 +325,16 @@ def test_one_model_can_be_asked_for_by_its_name(scripted):
     model = scripted.http.get("/v1/models/test").json()
     assert model == next(entry for entry in scripted.http.get("/v1/models").json()["data"]
                          if entry["id"] == "test")
+
+
+def test_an_alias_from_the_settings_names_the_model_everywhere(serve_script):
+    server = serve_script(env={"PENSIEVE_MODELS_ALIASES": "gpt-4o,my/own"})
+    for name in ("gpt-4o", "my/own"):
+        assert server.http.get("/v1/models/" + name.replace("/", "%2F")).json()["id"] == "test"
+        response = server.http.post("/v1/messages", json={**body("script: say hi"), "model": name})
+        assert response.status_code == 200
+        assert response.json()["model"] == name
+    assert server.http.get("/v1/models/gpt-4").status_code == 404
 
 
 def test_an_unknown_model_is_not_found_everywhere(scripted):

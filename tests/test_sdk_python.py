@@ -56,6 +56,14 @@ def test_models_are_paged_through_by_iterating(smollm2):
     assert client.models.retrieve(names[0]).id == names[0]
 
 
+def test_a_models_window_and_capabilities_are_typed(smollm2):
+    model = client_of(smollm2).models.retrieve(SMOLLM2_ID)
+    assert model.max_input_tokens == 8192
+    assert model.lifecycle == "active"
+    assert model.capabilities.thinking.types.adaptive.supported is False
+    assert model.capabilities.effort.supported is False
+
+
 def test_a_tool_runner_falls_back_from_threads(smollm2):
     @anthropic.beta_tool
     def add(a: int, b: int) -> str:

@@ -55,6 +55,16 @@ ApiError queue_full(std::string message, unsigned retry_after_seconds) {
   return error;
 }
 
+ApiError rate_limited(std::string message, std::optional<unsigned> retry_after_seconds) {
+  ApiError error = error_of(429, "rate_limit_error", std::move(message));
+  if (retry_after_seconds) {
+    error.retry_after_seconds = usable_retry_after(*retry_after_seconds);
+  } else {
+    error.should_retry = false;
+  }
+  return error;
+}
+
 ApiError internal(std::string message) {
   return error_of(500, "api_error", std::move(message));
 }

@@ -29,7 +29,9 @@ ApiError request_too_large(std::string message);   // 413
 // A retry_after_seconds outside 1 to 60 becomes the nearer of the two.
 ApiError overloaded(std::string message, unsigned retry_after_seconds);  // 503, overloaded_error
 ApiError queue_full(std::string message, unsigned retry_after_seconds);  // 529, overloaded_error
-ApiError internal(std::string message);                                  // 500, api_error
+/// 429, rate_limit_error. Without a time to wait it will not pass soon: x-should-retry: false.
+ApiError rate_limited(std::string message, std::optional<unsigned> retry_after_seconds);
+ApiError internal(std::string message);  // 500, api_error
 /// 503 that will not pass by itself: api_error and x-should-retry: false, because clients retry
 /// an overloaded_error whatever the header says.
 ApiError unavailable_for_good(std::string message);

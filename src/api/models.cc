@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -44,39 +45,90 @@ std::expected<std::uint32_t, ApiError> parse_limit(std::string_view text) {
   return limit;
 }
 
-/// Half-open range of positions in the list of all models.
+/// Half-open range of positions in the list of all entries.
 struct Range {
   std::size_t begin = 0;
   std::size_t end = 0;
   bool has_more = false;
 };
 
-Range range_of(std::span<const Model> models, const Page& page) {
-  const auto position = [&models](const std::string& id) {
-    return static_cast<std::size_t>(std::ranges::find(models, id, &Model::id) - models.begin());
+Range range_of(std::span<const std::string> ids, const Page& page) {
+  const auto position = [ids](const std::string& id) {
+    return static_cast<std::size_t>(std::ranges::find(ids, id) - ids.begin());
   };
   if (!page.before_id.empty()) {
     const std::size_t end = position(page.before_id);
-    if (end == models.size()) return {};
+    if (end == ids.size()) return {};
     const std::size_t begin = end - std::min<std::size_t>(page.limit, end);
     return {begin, end, begin > 0};
   }
   std::size_t begin = 0;
   if (!page.after_id.empty()) {
     const std::size_t after = position(page.after_id);
-    if (after == models.size()) return {};
+    if (after == ids.size()) return {};
     begin = after + 1;
   }
-  const std::size_t end = begin + std::min<std::size_t>(page.limit, models.size() - begin);
-  return {begin, end, end < models.size()};
+  const std::size_t end = begin + std::min<std::size_t>(page.limit, ids.size() - begin);
+  return {begin, end, end < ids.size()};
 }
 
-void append_id(std::string& out, std::span<const Model> models, std::size_t index) {
-  if (index < models.size()) {
-    append_json(out, models[index].id);
+/// The id of the page's first or last entry; null where the page is empty.
+void append_id(std::string& out, std::span<const std::string> ids, bool first) {
+  if (ids.empty()) {
+    out += "null";
+  } else {
+    append_json(out, first ? ids.front() : ids.back());
+  }
+}
+
+void append_known(std::string& out, const std::optional<std::uint32_t>& number) {
+  if (number) {
+    append_json(out, *number);
   } else {
     out += "null";
   }
+}
+
+/// `"name":{"supported":...}`, as the API spells each capability.
+void append_support(std::string& out, std::string_view name, bool supported) {
+  append_json(out, name);
+  out += R"(:{"supported":)";
+  out += supported ? "true" : "false";
+  out += '}';
+}
+
+/// Every key that the API knows: clients look them up without asking whether they are there. Fields
+/// of a request that are accepted and ignored (effort, thinking) are not supported; of `thinking`
+/// the types that mean "off" are, because that is what they get.
+void append_capabilities(std::string& out, const Capabilities& capabilities) {
+  out += '{';
+  append_support(out, "batch", capabilities.batches);
+  for (const std::string_view name : {"citations", "code_execution", "image_input", "pdf_input"}) {
+    out += ',';
+    append_support(out, name, false);
+  }
+  out += ',';
+  append_support(out, "structured_outputs", capabilities.structured_outputs);
+  out += R"(,"context_management":{"supported":false})";
+  out += R"(,"effort":{"supported":false)";
+  for (const std::string_view level : {"low", "medium", "high", "xhigh", "max"}) {
+    out += ',';
+    append_support(out, level, false);
+  }
+  out += R"(},"server_tools":{"supported":false)";
+  for (const std::string_view tool : {"web_search", "code_execution"}) {
+    out += ',';
+    append_support(out, tool, false);
+  }
+  out += R"(},"thinking":{"supported":false,"types":{)";
+  append_support(out, "adaptive", false);
+  out += ',';
+  append_support(out, "between_tools", true);
+  out += ',';
+  append_support(out, "disabled", true);
+  out += ',';
+  append_support(out, "enabled", false);
+  out += "}}}";
 }
 
 }  // namespace
@@ -134,29 +186,38 @@ std::string model_body(const Model& model) {
   out += R"(,"created_at":)";
   append_json(out, model.created_at);
   out += R"(,"max_input_tokens":)";
-  append_json(out, model.input_tokens_max);
+  append_known(out, model.input_tokens_max);
   out += R"(,"max_tokens":)";
-  append_json(out, model.output_tokens_max);
-  out += R"(,"lifecycle":"active","capabilities":null})";
+  append_known(out, model.output_tokens_max);
+  out += R"(,"lifecycle":"active","capabilities":)";
+  append_capabilities(out, model.capabilities);
+  out += '}';
   return out;
 }
 
-std::string models_body(std::span<const Model> models, const Page& page) {
-  const Range range = range_of(models, page);
-  const std::span<const Model> listed = models.subspan(range.begin, range.end - range.begin);
+std::string page_body(std::span<const std::string> ids, const Page& page,
+                      const std::function<std::string(std::size_t)>& entry) {
+  const Range range = range_of(ids, page);
+  const std::span<const std::string> listed = ids.subspan(range.begin, range.end - range.begin);
   std::string out = R"({"data":[)";
-  for (std::size_t i = 0; i < listed.size(); ++i) {
-    if (i > 0) out += ',';
-    out += model_body(listed[i]);
+  for (std::size_t i = range.begin; i < range.end; ++i) {
+    if (i > range.begin) out += ',';
+    out += entry(i);
   }
   out += R"(],"has_more":)";
   out += range.has_more ? "true" : "false";
   out += R"(,"first_id":)";
-  append_id(out, listed, 0);
+  append_id(out, listed, true);
   out += R"(,"last_id":)";
-  append_id(out, listed, listed.empty() ? 0 : listed.size() - 1);
+  append_id(out, listed, false);
   out += '}';
   return out;
+}
+
+std::string models_body(std::span<const Model> models, const Page& page) {
+  std::vector<std::string> ids;
+  for (const Model& model : models) ids.push_back(model.id);
+  return page_body(ids, page, [models](std::size_t i) { return model_body(models[i]); });
 }
 
 }  // namespace pensieve::api

@@ -9,7 +9,12 @@ namespace pensieve::api {
 namespace {
 
 Model model(std::string id) {
-  return {std::move(id), "Shown", "2026-01-01T00:00:00Z", 8192, 4096};
+  return {.id = std::move(id),
+          .display_name = "Shown",
+          .created_at = "2026-01-01T00:00:00Z",
+          .input_tokens_max = 8192,
+          .output_tokens_max = 4096,
+          .capabilities = {.batches = true, .structured_outputs = true}};
 }
 
 const std::vector<Model> kModels = {model("a"), model("b"), model("c"), model("d")};
@@ -44,7 +49,33 @@ TEST(ModelBodyTest, HasTheExactShape) {
   EXPECT_EQ(model_body(model("Qwen/Qwen3-8B:Q4_K_M")),
             R"({"type":"model","id":"Qwen/Qwen3-8B:Q4_K_M","display_name":"Shown",)"
             R"("created_at":"2026-01-01T00:00:00Z","max_input_tokens":8192,"max_tokens":4096,)"
-            R"("lifecycle":"active","capabilities":null})");
+            R"("lifecycle":"active","capabilities":{"batch":{"supported":true},)"
+            R"("citations":{"supported":false},"code_execution":{"supported":false},)"
+            R"("image_input":{"supported":false},"pdf_input":{"supported":false},)"
+            R"("structured_outputs":{"supported":true},"context_management":{"supported":false},)"
+            R"("effort":{"supported":false,"low":{"supported":false},"medium":{"supported":false},)"
+            R"("high":{"supported":false},"xhigh":{"supported":false},"max":{"supported":false}},)"
+            R"("server_tools":{"supported":false,"web_search":{"supported":false},)"
+            R"("code_execution":{"supported":false}},"thinking":{"supported":false,"types":)"
+            R"({"adaptive":{"supported":false},"between_tools":{"supported":true},)"
+            R"("disabled":{"supported":true},"enabled":{"supported":false}}}}})");
+}
+
+TEST(ModelBodyTest, ACapabilityThatIsNotThereIsSaidSo) {
+  Model plain = model("a");
+  plain.capabilities = {};
+  const boost::json::value body = boost::json::parse(model_body(plain));
+  for (const std::string_view name : {"batch", "structured_outputs"}) {
+    EXPECT_FALSE(body.at("capabilities").at(name).at("supported").as_bool()) << name;
+  }
+}
+
+TEST(ModelBodyTest, AWindowThatIsNotKnownYetIsNullAndNotZero) {
+  Model unknown = model("a");
+  unknown.input_tokens_max.reset();
+  unknown.output_tokens_max.reset();
+  EXPECT_NE(model_body(unknown).find(R"("max_input_tokens":null,"max_tokens":null,)"),
+            std::string::npos);
 }
 
 TEST(ModelsBodyTest, HasTheExactShape) {

@@ -1,8 +1,10 @@
 // What the server says: messages, stream events, models, token counts. Bytes out, no sockets.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <expected>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -79,12 +81,21 @@ std::string error_event(const ApiError& error, std::string_view request_id);
 
 std::string count_tokens_body(std::uint32_t input_tokens);
 
+/// What this server does with a model now; all else that the API could name is not supported.
+struct Capabilities {
+  bool batches = false;
+  bool structured_outputs = false;
+};
+
 struct Model {
   std::string id;
   std::string display_name;
-  std::string created_at;              // RFC 3339.
-  std::uint32_t input_tokens_max = 0;  // The real context window.
-  std::uint32_t output_tokens_max = 0;
+  std::string created_at;  // RFC 3339.
+  /// The real context window, which bounds input and output together. Unknown (JSON null) before
+  /// the model was loaded for the first time.
+  std::optional<std::uint32_t> input_tokens_max;
+  std::optional<std::uint32_t> output_tokens_max;
+  Capabilities capabilities;
 };
 
 /// The `limit`, `after_id` and `before_id` of a listing's query, checked.
@@ -97,11 +108,15 @@ struct Page {
 /// Errors: 400 for a limit that is no integer or out of range, and for both ids at once.
 std::expected<Page, ApiError> parse_page(std::string_view query);
 
+/// One page of a list in the API's envelope: the entries right after `after_id`, right before
+/// `before_id`, or from the start; always in the order of `ids`. `entry(i)` is the JSON of the
+/// entry whose id is ids[i]. A cursor that is not in the list (its entry was removed between two
+/// pages) gives an empty last page, so that a client that follows pages comes to an end.
+std::string page_body(std::span<const std::string> ids, const Page& page,
+                      const std::function<std::string(std::size_t)>& entry);
+
 std::string model_body(const Model& model);
 
-/// The models right after `after_id`, right before `before_id`, or from the start; always in the
-/// order of `models`. A cursor that is not in the list (its model was removed between two pages)
-/// gives an empty last page, so that a client that follows pages comes to an end.
 std::string models_body(std::span<const Model> models, const Page& page);
 
 /// Undoes percent-encoding (`%2F` in model ids). Bad escapes stay as they are.

@@ -19,6 +19,10 @@ const Clock& steady_clock() {
   return clock;
 }
 
+WallTime wall_time() {
+  return std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
+}
+
 TimePoint TimerClock::now() {
   return timer_clock != nullptr ? timer_clock->now() : std::chrono::steady_clock::now();
 }

@@ -21,6 +21,10 @@ class Clock {
 /// The machine's monotonic clock; lives as long as the program.
 const Clock& steady_clock();
 
+/// The time of day, for what people read and what outlives the process; never for a wait.
+using WallTime = std::chrono::sys_seconds;
+WallTime wall_time();
+
 /// What timers (base/timer.h) take for the time: steady_clock(), or what a ScopedTimerClock of this
 /// thread says. Has the names that the standard asks of a clock.
 struct TimerClock {

@@ -78,6 +78,8 @@ constexpr Key kKeys[] = {
 
     {"models.directory", "", [](Settings& s) -> Field { return &s.models.directory; }, 0, 0, "",
      "Folders with models. Empty: ./models and ${XDG_CACHE_HOME:-~/.cache}/pensieve/models."},
+    {"models.aliases", "", [](Settings& s) -> Field { return &s.models.aliases; }, 0, 0, "",
+     "Further names that clients may use for the model, beside its own and all claude-* names."},
 
     {"worker.program", "", [](Settings& s) -> Field { return &s.worker.program; }, 0, 0, "",
      "Program that runs a model. Empty: `pensieve-worker` beside `pensieve`."},
@@ -90,6 +92,9 @@ constexpr Key kKeys[] = {
      "Most disk for conversations that rest, so that a restart starts warm. 0: none."},
     {"cache.directory", "", [](Settings& s) -> Field { return &s.cache.directory; }, 0, 0, "",
      "Their folder, yours alone. Empty: ${XDG_CACHE_HOME:-~/.cache}/pensieve/prefixes."},
+
+    {"batches.directory", "", [](Settings& s) -> Field { return &s.batches.directory; }, 0, 0, "",
+     "Folder of message batches. Empty: ${XDG_STATE_HOME:-~/.local/state}/pensieve/batches."},
 };
 
 /// A TOML basic string.

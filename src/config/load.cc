@@ -226,8 +226,13 @@ class Loader {
       const std::string cache = user_folder(sources_, "XDG_CACHE_HOME", ".cache");
       if (!cache.empty()) settings.cache.directory = cache + "/pensieve/prefixes";
     }
+    if (settings.batches.directory.empty()) {
+      const std::string state = user_folder(sources_, "XDG_STATE_HOME", ".local/state");
+      if (!state.empty()) settings.batches.directory = state + "/pensieve/batches";
+    }
     const auto home = variable(sources_, "HOME");
     expand_home(settings.cache.directory, home);
+    expand_home(settings.batches.directory, home);
     for (std::string& path : directory) expand_home(path, home);
     expand_home(settings.worker.program, home);
     expand_home(settings.model, home);

@@ -63,6 +63,8 @@ TEST_F(LoadTest, WithoutAnySourceTheDefaultsHold) {
   EXPECT_EQ(loaded->settings.memory.emergency_gb, 0.5);
   EXPECT_EQ(loaded->settings.worker.program, "/opt/pensieve/pensieve-worker");
   EXPECT_EQ(loaded->settings.cache.directory, (folder_ / ".cache/pensieve/prefixes").string());
+  EXPECT_EQ(loaded->settings.batches.directory,
+            (folder_ / ".local/state/pensieve/batches").string());
   EXPECT_EQ(loaded->settings.models.directory,
             (std::vector<std::string>{(folder_ / "work/models").string(),
                                       (folder_ / ".cache/pensieve/models").string()}));

@@ -56,6 +56,7 @@ struct Settings {
 
   struct Models {
     std::vector<std::string> directory;  // Never empty after load().
+    std::vector<std::string> aliases;
   } models;
 
   struct Worker {
@@ -68,6 +69,10 @@ struct Settings {
     double disk_max_gb = 10;
     std::string directory;  // Empty after load() only where there is no home folder.
   } cache;
+
+  struct Batches {
+    std::string directory;  // Empty after load() only where there is no home folder.
+  } batches;
 };
 
 std::string_view name(EngineChoice engine);     // "auto", "llama", "scripted"

@@ -66,6 +66,7 @@ class Server {
   std::expected<void, StartFailure> run(const std::function<void(const Started&)>& on_started);
 
  private:
+  void open_batches();
   std::expected<void, StartFailure> listen();
   asio::awaitable<void> load_model();
   asio::awaitable<void> accept_connections();
@@ -101,6 +102,7 @@ std::expected<void, StartFailure> Server::run(
   on_started_ = on_started;
   monitor_.sample();
   if (auto listening = listen(); !listening) return listening;
+  open_batches();
   boost::system::error_code ignored;
   signals_.add(SIGINT, ignored);
   signals_.add(SIGTERM, ignored);
@@ -119,6 +121,18 @@ std::expected<void, StartFailure> Server::run(
   }
   if (failure_) return std::unexpected(*failure_);
   return {};
+}
+
+/// A server without batches is better than none.
+void Server::open_batches() {
+  if (options_.batches_directory.empty()) return;
+  auto store = BatchStore::open(options_.batches_directory);
+  if (store) {
+    service_.use_batches(io_.get_executor(), *std::move(store), wall_time);
+  } else {
+    log::warning("no message batches: {}", store.error().message);
+    service_.refuse_batches("there are no message batches here: " + store.error().message);
+  }
 }
 
 std::expected<void, StartFailure> Server::listen() {
@@ -208,6 +222,7 @@ asio::awaitable<void> Server::sample_memory() {
     monitor_.set_owed(model.owed);
     monitor_.sample();
     memory_log_.note(monitor_.status(), monitor_.forecast());
+    service_.tick();
     pressure_.tick();
     sample_timer_.expires_after(monitor_.sample_interval());
     const auto [error] = co_await sample_timer_.async_wait(kNoThrow);

@@ -27,6 +27,7 @@ struct ServerOptions {
   Duration drain_max = std::chrono::seconds(5);
   ConnectionLimits connection;
   Service::Options service;
+  std::string batches_directory;  // For message batches; empty: there are none.
   memory::Monitor::Options monitor;
   std::shared_ptr<memory::SignalSource> signals;  // Beside the available figure; empty: none.
   memory::Governor::Options governor;

@@ -104,7 +104,7 @@ asio::awaitable<void> Service::route(Exchange& exchange, const std::string& requ
   const bool reads = method == "GET" || method == "HEAD";
   if (method == "OPTIONS") {
     HttpResponse response{.status = 204, .content_type = "", .body = "", .headers = {}};
-    response.headers = {{"access-control-allow-methods", "GET, POST, OPTIONS"},
+    response.headers = {{"access-control-allow-methods", "GET, POST, DELETE, OPTIONS"},
                         {"access-control-allow-headers", "*"},
                         {"access-control-max-age", "600"}};
     co_await reply(exchange, request_id, std::move(response));
@@ -117,6 +117,9 @@ asio::awaitable<void> Service::route(Exchange& exchange, const std::string& requ
   if ((path == "/v1/models" || path.starts_with("/v1/models/")) && reads) {
     co_return co_await reply(exchange, request_id, models(request, request_id));
   }
+  if (path == "/v1/messages/batches" || path.starts_with("/v1/messages/batches/")) {
+    co_return co_await route_batches(exchange, request_id);
+  }
   const bool posts_only = path == "/v1/messages" || path == "/v1/messages/count_tokens" ||
                           path == "/v1/pensieve/clear-cache" || path == "/v1/pensieve/stop";
   if (posts_only && method == "POST") {
@@ -125,15 +128,21 @@ asio::awaitable<void> Service::route(Exchange& exchange, const std::string& requ
   const bool known = posts_only || StatusPages::has(path) || path == "/v1/models" ||
                      path.starts_with("/v1/models/");
   if (known) {
-    const std::string allowed = posts_only ? "POST" : "GET, HEAD";
-    const api::ApiError error =
-        api::method_not_allowed(fmt::format("{} {}: use {}", method, path, allowed));
-    HttpResponse response = json(error.status, api::error_body(error, request_id));
-    response.headers.emplace_back("allow", allowed + ", OPTIONS");
-    co_await reply(exchange, request_id, std::move(response));
+    const std::string_view allowed = posts_only ? "POST" : "GET, HEAD";
+    co_await refuse_method(exchange, request_id, allowed);
   } else {
     co_await fail(exchange, request_id, api::not_found(fmt::format("no route {}", path)));
   }
+}
+
+asio::awaitable<void> Service::refuse_method(Exchange& exchange, const std::string& request_id,
+                                             std::string_view allowed) {
+  const HttpRequest& request = exchange.request();
+  const api::ApiError error =
+      api::method_not_allowed(fmt::format("{} {}: use {}", request.method, request.path, allowed));
+  HttpResponse response = error_response(request_id, error);
+  response.headers.emplace_back("allow", fmt::format("{}, OPTIONS", allowed));
+  co_await reply(exchange, request_id, std::move(response));
 }
 
 asio::awaitable<void> Service::route_model_work(Exchange& exchange, const std::string& request_id) {
@@ -298,12 +307,14 @@ asio::awaitable<void> Service::clear_cache(Exchange& exchange, const std::string
 
 HttpResponse Service::models(const HttpRequest& request, const std::string& request_id) {
   const model::Pool::Status status = pool_.status();
-  const std::uint32_t window = status.info ? status.info->context_tokens : 0;
+  std::optional<std::uint32_t> window;
+  if (status.info) window = status.info->context_tokens;
   const api::Model model{.id = pool_.model().id,
                          .display_name = pool_.model().id,
                          .created_at = options_.started_at,
                          .input_tokens_max = window,
-                         .output_tokens_max = window};
+                         .output_tokens_max = window,
+                         .capabilities = {.batches = batches_ != nullptr}};
   if (request.path == "/v1/models") {
     const auto page = api::parse_page(request.query);
     if (!page) return json(page.error().status, api::error_body(page.error(), request_id));
@@ -381,7 +392,9 @@ std::optional<HttpResponse> Service::refuse_unread(const HttpRequest& head) {
   if (const auto access = check_access(head, options_.access); !access) {
     return finished(head, request_id, error_response(request_id, access.error()));
   }
-  const bool needs_memory = head.path == "/v1/messages" || head.path == "/v1/messages/count_tokens";
+  const bool needs_memory = head.path == "/v1/messages" ||
+                            head.path == "/v1/messages/count_tokens" ||
+                            head.path == "/v1/messages/batches";
   if (!needs_memory) return std::nullopt;
   if (const auto refused = refusal()) {
     return finished(head, request_id, error_response(request_id, *refused));

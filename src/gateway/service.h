@@ -3,15 +3,18 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 
 #include "api/error.h"
 #include "base/clock.h"
 #include "gateway/access.h"
+#include "gateway/batches.h"
 #include "gateway/buffer_account.h"
 #include "gateway/exchange.h"
 #include "gateway/status_pages.h"
@@ -49,8 +52,18 @@ class Service final : public RequestSink {
                                    const BufferShortage& shortage) override;
   BufferAccount& buffers() override { return buffers_; }
 
+  /// From now on there are message batches. `wall`: wall_time(), or what a test says.
+  void use_batches(const boost::asio::any_io_executor& executor, std::unique_ptr<BatchStore> store,
+                   std::function<WallTime()> wall);
+  /// Why there are none: what clients are told that ask for them.
+  void refuse_batches(std::string why) { no_batches_ = std::move(why); }
+  /// Requests of batches that run now; not among requests_active().
+  std::size_t batches_running() const { return batches_ ? batches_->running() : 0; }
+  /// Moves batches on; called after each sample of the memory, before pressure is acted on.
+  void tick();
+
   /// From now on new messages are refused with 503; running ones go on.
-  void begin_drain() { draining_ = true; }
+  void begin_drain();
   /// Ends every running request with `error`, each in the way that its client understands.
   void end_running(const api::ApiError& error);
   /// The same for the one that came last of those that were not told to end yet. False where there
@@ -68,6 +81,14 @@ class Service final : public RequestSink {
   std::expected<BufferCharge, BufferShortage> charge_parsing(const Exchange& exchange);
   boost::asio::awaitable<void> count_tokens(Exchange& exchange, const std::string& request_id);
   boost::asio::awaitable<void> clear_cache(Exchange& exchange, const std::string& request_id);
+  // In service_batches.cc.
+  boost::asio::awaitable<void> route_batches(Exchange& exchange, const std::string& request_id);
+  boost::asio::awaitable<void> create_batch(Exchange& exchange, const std::string& request_id);
+  boost::asio::awaitable<void> batch_results(Exchange& exchange, const std::string& request_id,
+                                             std::string_view id);
+  Batches::Asker asker(const HttpRequest& request) const;
+  boost::asio::awaitable<void> refuse_method(Exchange& exchange, const std::string& request_id,
+                                             std::string_view allowed);
   HttpResponse models(const HttpRequest& request, const std::string& request_id);
 
   /// Empty where a new request may start; also counts and logs what it refuses.
@@ -96,6 +117,8 @@ class Service final : public RequestSink {
   Traffic traffic_;
   StatusPages pages_;
   bool draining_ = false;
+  std::unique_ptr<Batches> batches_;
+  std::string no_batches_ = "this server keeps no batches";
   std::vector<MessageRelay*> running_;  // Requests in messages() now, the newest last.
 };
 

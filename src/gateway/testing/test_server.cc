@@ -69,10 +69,16 @@ TestServer::TestServer(Options options)
       acceptor_(io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0)) {
   memory.set_available(8_GiB);
   monitor_.sample();
+  if (!options_.batches_directory.empty()) {
+    auto store = BatchStore::open(options_.batches_directory);
+    EXPECT_TRUE(store) << store.error().message;
+    service_.use_batches(io_.get_executor(), *std::move(store), [this] { return wall; });
+  }
   asio::co_spawn(io_, accept(), asio::detached);
 }
 
 TestServer::~TestServer() {
+  service_.begin_drain();
   boost::system::error_code ignored;
   acceptor_.close(ignored);
   for (const auto& weak : connections_) {
@@ -123,6 +129,7 @@ void TestServer::let_pass(Duration duration) {
 void TestServer::sample() {
   pool_.settle();
   monitor_.sample();
+  service_.tick();
   pressure_.tick();
 }
 

@@ -57,6 +57,7 @@ class TestServer {
     ConnectionLimits connection;
     memory::Monitor::Options monitor;
     memory::Governor::Options governor;
+    std::string batches_directory;  // Empty: no message batches.
 
     static model::Pool::Options default_pool();
   };
@@ -90,6 +91,7 @@ class TestServer {
   bool once_happened() const;
 
   FakeClock clock;
+  WallTime wall{std::chrono::seconds(1'767'225'600)};  // 2026-01-01T00:00:00Z.
   memory::FakeMemorySource memory;
 
   const memory::Governor& governor() const { return governor_; }

@@ -1,0 +1,205 @@
+// Batches on disk: what a server finds that starts again, whatever the last one was doing.
+#include "gateway/batch_store.h"
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "gateway/testing/test_server.h"
+
+namespace pensieve::gateway {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr WallTime kNow{std::chrono::seconds(1000)};
+
+class BatchStoreTest : public testing::Test {
+ protected:
+  BatchStoreTest() { reopen(); }
+
+  void reopen() {
+    store_.reset();
+    auto opened = BatchStore::open(folder_.at("batches"));
+    ASSERT_TRUE(opened) << opened.error().message;
+    store_ = *std::move(opened);
+  }
+  std::string create(std::uint32_t requests = 3) {
+    std::vector<api::BatchRequest> list;
+    for (std::uint32_t i = 0; i < requests; ++i) list.push_back({std::to_string(i), "{}"});
+    BatchRecord record;
+    record.owner = "me";
+    record.created_at = kNow;
+    record.expires_at = kNow + std::chrono::hours(24);
+    const auto created = store_->create(record, list);
+    EXPECT_TRUE(created) << created.error().message;
+    return created ? created->id : "";
+  }
+  void append(const std::string& id, std::uint32_t index) {
+    const auto appended =
+        store_->append(id, index, api::succeeded_line(std::to_string(index), R"({"n":1})"));
+    EXPECT_TRUE(appended) << appended.error().message;
+  }
+  std::vector<std::uint32_t> unfinished(const std::string& id) {
+    const auto indexes = store_->unfinished(id);
+    EXPECT_TRUE(indexes) << indexes.error().message;
+    return indexes.value_or(std::vector<std::uint32_t>());
+  }
+  std::string results(const std::string& id) {
+    ResultsFile file(store_->results_path(id));
+    std::string all;
+    for (std::string piece = file.next(); !piece.empty(); piece = file.next()) {
+      EXPECT_LE(piece.size(), ResultsFile::kPieceBytes);
+      all += piece;
+    }
+    return all;
+  }
+  fs::path file(const std::string& id, std::string_view name) {
+    return fs::path(folder_.at("batches")) / id / name;
+  }
+
+  TemporaryFolder folder_;
+  std::unique_ptr<BatchStore> store_;
+};
+
+TEST_F(BatchStoreTest, WhatWasCreatedIsThereAfterARestart) {
+  const std::string first = create(2);
+  const std::string second = create(1);
+  reopen();
+  ASSERT_EQ(store_->batches().size(), 2U);
+  EXPECT_EQ(store_->batches()[0].id, first);
+  EXPECT_EQ(store_->batches()[1].id, second);
+  const BatchRecord* record = store_->find(first);
+  ASSERT_NE(record, nullptr);
+  EXPECT_EQ(record->owner, "me");
+  EXPECT_EQ(record->created_at, kNow);
+  EXPECT_EQ(record->expires_at, kNow + std::chrono::hours(24));
+  EXPECT_FALSE(record->ended_at);
+  EXPECT_EQ(record->requests, 2U);
+  EXPECT_EQ(unfinished(first), (std::vector<std::uint32_t>{0, 1}));
+  EXPECT_GT(record->bytes, 0U);
+  EXPECT_EQ(store_->find("msgbatch_other"), nullptr);
+}
+
+TEST_F(BatchStoreTest, EachRequestCanBeReadAndOneBeyondTheLastIsAnError) {
+  const std::string id = create(3);
+  for (const std::uint32_t index : {2U, 0U, 1U}) {
+    const auto request = store_->request(id, index);
+    ASSERT_TRUE(request) << request.error().message;
+    EXPECT_EQ(request->custom_id, std::to_string(index));
+    EXPECT_EQ(request->params, "{}");
+  }
+  EXPECT_FALSE(store_->request(id, 3));
+}
+
+TEST_F(BatchStoreTest, ResultsAreCountedAndStayAfterARestart) {
+  const std::string id = create(3);
+  append(id, 2);
+  append(id, 0);
+  reopen();
+  EXPECT_EQ(unfinished(id), std::vector<std::uint32_t>{1});
+  EXPECT_EQ(store_->find(id)->tally, (api::BatchTally{2, 0, 0, 0}));
+  EXPECT_EQ(results(id), api::succeeded_line("2", R"({"n":1})") + "\n" +
+                             api::succeeded_line("0", R"({"n":1})") + "\n");
+}
+
+TEST_F(BatchStoreTest, ATornLastLineIsCutOffAndItsRequestRunsAgain) {
+  const std::string id = create(3);
+  append(id, 0);
+  const auto whole = fs::file_size(file(id, "results.jsonl"));
+  append(id, 1);
+  const auto both = fs::file_size(file(id, "results.jsonl"));
+  for (auto size = both - 1; size > whole; --size) {
+    fs::resize_file(file(id, "results.jsonl"), size);
+    reopen();
+    EXPECT_EQ(unfinished(id), (std::vector<std::uint32_t>{1, 2})) << "torn at " << size;
+    EXPECT_EQ(fs::file_size(file(id, "results.jsonl")), whole);
+    append(id, 1);
+    EXPECT_EQ(unfinished(id), std::vector<std::uint32_t>{2});
+  }
+}
+
+TEST_F(BatchStoreTest, ABatchWhoseFilesDoNotAgreeIsLeftOutAndTheOthersStay) {
+  const std::string good = create(1);
+  const std::string torn = create(5);
+  const std::string strange = create(1);
+  fs::resize_file(file(torn, "requests.jsonl"), 10);
+  std::ofstream(file(strange, "batch.json")) << "{}";
+  reopen();
+  ASSERT_EQ(store_->batches().size(), 1U);
+  EXPECT_EQ(store_->batches()[0].id, good);
+}
+
+TEST_F(BatchStoreTest, WhatWasBeingMadeOrRemovedIsSweptAway) {
+  create(1);
+  const fs::path half = fs::path(folder_.at("batches")) / ".msgbatch_half";
+  fs::create_directory(half);
+  std::ofstream(half / "requests.jsonl") << "x";
+  reopen();
+  EXPECT_FALSE(fs::exists(half));
+  EXPECT_EQ(store_->batches().size(), 1U);
+}
+
+TEST_F(BatchStoreTest, CancelAndEndStayAndTheFirstCancelCounts) {
+  const std::string id = create(1);
+  ASSERT_TRUE(store_->cancel(id, kNow + std::chrono::seconds(1)));
+  ASSERT_TRUE(store_->cancel(id, kNow + std::chrono::seconds(2)));
+  append(id, 0);
+  ASSERT_TRUE(store_->end(id, kNow + std::chrono::seconds(3)));
+  reopen();
+  EXPECT_EQ(store_->find(id)->cancel_initiated_at, kNow + std::chrono::seconds(1));
+  EXPECT_EQ(store_->find(id)->ended_at, kNow + std::chrono::seconds(3));
+  EXPECT_EQ(store_->find(id)->tally, (api::BatchTally{1, 0, 0, 0}));
+}
+
+TEST_F(BatchStoreTest, WhatWasRemovedIsGoneAndItsBytesWithIt) {
+  const std::string id = create(1);
+  const std::string other = create(1);
+  ASSERT_TRUE(store_->remove(id));
+  EXPECT_EQ(store_->find(id), nullptr);
+  EXPECT_EQ(store_->bytes(), store_->find(other)->bytes);
+  EXPECT_FALSE(fs::exists(file(id, "")));
+  reopen();
+  EXPECT_EQ(store_->batches().size(), 1U);
+}
+
+TEST_F(BatchStoreTest, NumberAndBytesHaveABound) {
+  EXPECT_TRUE(store_->has_room(BatchStore::kBytesMax));
+  EXPECT_FALSE(store_->has_room(BatchStore::kBytesMax + 1));
+  for (std::size_t i = 0; i < BatchStore::kBatchesMax; ++i) {
+    EXPECT_TRUE(store_->has_room(1)) << i;
+    create(1);
+  }
+  EXPECT_FALSE(store_->has_room(0));
+}
+
+TEST_F(BatchStoreTest, ASecondServerGetsNone) {
+  const auto second = BatchStore::open(folder_.at("batches"));
+  ASSERT_FALSE(second);
+  EXPECT_NE(second.error().message.find("another server keeps its batches there"),
+            std::string::npos);
+}
+
+TEST_F(BatchStoreTest, AFolderThatCannotBeMadeIsAnError) {
+  std::ofstream(folder_.at("file")) << "x";
+  EXPECT_FALSE(BatchStore::open(folder_.at("file") + "/batches"));
+}
+
+TEST_F(BatchStoreTest, LongResultsComeInPiecesWithoutTheirIndexes) {
+  const std::string id = create(3);
+  std::string wanted;
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    // Around the size of a piece, so that an index lies across the border.
+    const std::string text(ResultsFile::kPieceBytes - 60 + i, 'x');
+    const std::string line = api::succeeded_line(std::to_string(i), "\"" + text + "\"");
+    ASSERT_TRUE(store_->append(id, i, line));
+    wanted += line + "\n";
+  }
+  EXPECT_EQ(results(id), wanted);
+}
+
+}  // namespace
+}  // namespace pensieve::gateway

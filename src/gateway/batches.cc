@@ -1,0 +1,386 @@
+#include "gateway/batches.h"
+
+#include <algorithm>
+#include <ctime>
+#include <utility>
+
+#include <fmt/chrono.h>
+#include <fmt/core.h>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+
+#include "api/json.h"
+#include "api/response.h"
+#include "base/log.h"
+#include "gateway/collected_answer.h"
+#include "gateway/message_relay.h"
+
+namespace pensieve::gateway {
+namespace {
+
+namespace asio = boost::asio;
+
+/// After a disk that fails, or a lack of buffers. Choice: nobody waits for a batch.
+constexpr Duration kPauseAfterFailure = std::chrono::seconds(30);
+/// Requests that get a result without running, per tick: each is a line in a file.
+constexpr std::size_t kClosedPerTick = 200;
+/// Requests that are looked at per tick; a batch of nonsense must not hold up the io thread.
+constexpr int kStartsPerTick = 64;
+/// A line of this size always has room, so that every batch comes to its end.
+constexpr std::size_t kShortLineBytes = 1024;
+
+std::string rfc3339(WallTime time) {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}",
+                     fmt::gmtime(static_cast<std::time_t>(time.time_since_epoch().count())));
+}
+
+std::optional<std::string> rfc3339(const std::optional<WallTime>& time) {
+  if (!time) return std::nullopt;
+  return rfc3339(*time);
+}
+
+api::ApiError no_batch(std::string_view id) {
+  return api::not_found(fmt::format("batch {}: there is none", id));
+}
+
+api::ApiError disk_error(const Error& error) {
+  log::warning("batches: {}", error.message);
+  return api::internal(error.message);
+}
+
+}  // namespace
+
+std::uint32_t batch_lanes(memory::Level level, std::uint32_t places, std::uint32_t interactive) {
+  if (level != memory::Level::kSafe) return 0;
+  if (interactive == 0) return std::max(1U, places - 1);
+  return interactive + 1 < places ? 1 : 0;
+}
+
+Batches::Batches(std::unique_ptr<BatchStore> store, Seams seams)
+    : store_(std::move(store)), seams_(std::move(seams)) {}
+
+Batches::~Batches() = default;
+
+void Batches::tick() {
+  if (stopped_) return;
+  choose_closing();
+  close_some();
+  const std::uint32_t allowed =
+      batch_lanes(seams_.monitor.status().level, seams_.pool.sequences_max(), seams_.interactive());
+  std::size_t going_on = 0;
+  for (Lane& lane : lanes_) {
+    if (!lane.taken_back && ++going_on > allowed) take_back(lane);
+  }
+  for (int i = 0; i < kStartsPerTick && lanes_.size() < allowed; ++i) {
+    if (!start_next()) break;
+  }
+}
+
+void Batches::stop() {
+  stopped_ = true;
+  for (Lane& lane : lanes_) {
+    if (!lane.taken_back) take_back(lane);
+  }
+}
+
+void Batches::take_back(Lane& lane) {
+  lane.taken_back = true;
+  if (lane.relay != nullptr) lane.relay->end_early(api::overloaded("the batch has to wait", 1));
+}
+
+void Batches::pause(Duration duration) {
+  not_before_ = std::max(not_before_, seams_.clock.now() + duration);
+}
+
+bool Batches::is_over(const BatchRecord& record) const {
+  return record.cancel_initiated_at || seams_.wall() >= record.expires_at;
+}
+
+/// The oldest batch that is over for another reason than that all is done.
+void Batches::choose_closing() {
+  if (closing_) return;
+  for (const BatchRecord& record : store_->batches()) {
+    if (record.ended_at || !is_over(record)) continue;
+    const bool is_front = front_ && front_->id == record.id;
+    if (is_front && !lanes_.empty()) {
+      for (Lane& lane : lanes_) {
+        if (!lane.taken_back) take_back(lane);
+      }
+      return;  // Once they have come back, at a later tick.
+    }
+    auto queue = store_->unfinished(record.id);
+    if (!queue) {
+      log::warning("batches: {}", queue.error().message);
+      continue;
+    }
+    if (is_front) front_.reset();
+    closing_ = Closing{
+        record.id,
+        record.cancel_initiated_at ? api::BatchResult::kCanceled : api::BatchResult::kExpired,
+        *std::move(queue)};
+    return;
+  }
+}
+
+void Batches::close_some() {
+  for (std::size_t i = 0; closing_ && i < kClosedPerTick; ++i) {
+    if (closing_->queue.empty()) {
+      if (const auto ended = store_->end(closing_->id, seams_.wall()); !ended) {
+        log::warning("batches: {}", ended.error().message);
+      }
+      closing_.reset();
+      return;
+    }
+    const std::uint32_t index = closing_->queue.back();
+    const auto request = store_->request(closing_->id, index);
+    const bool done =
+        request && keep_result(closing_->id, index,
+                               api::unprocessed_line(request->custom_id, closing_->result));
+    if (!done) {
+      closing_.reset();  // Chosen again at the next tick.
+      return;
+    }
+    closing_->queue.pop_back();
+  }
+}
+
+bool Batches::choose_front() {
+  for (const BatchRecord& record : store_->batches()) {
+    if (record.ended_at || is_over(record)) continue;
+    auto queue = store_->unfinished(record.id);
+    if (!queue) {
+      log::warning("batches: {}", queue.error().message);
+      pause(kPauseAfterFailure);
+      return false;
+    }
+    std::ranges::reverse(*queue);
+    front_ = Front{record.id, *std::move(queue), {}};
+    return true;
+  }
+  return false;
+}
+
+bool Batches::start_next() {
+  if (seams_.clock.now() < not_before_) return false;
+  if (!front_ && !choose_front()) return false;
+  const BatchRecord* batch = store_->find(front_->id);
+  PENSIEVE_CHECK(batch != nullptr);
+  if (is_over(*batch)) return false;  // Its turn is in choose_closing().
+  if (front_->queue.empty()) {
+    if (!lanes_.empty()) return false;
+    if (const auto ended = store_->end(front_->id, seams_.wall()); !ended) {
+      log::warning("batches: {}", ended.error().message);
+      pause(kPauseAfterFailure);
+      return false;
+    }
+    front_.reset();
+    return true;
+  }
+  const std::uint32_t index = front_->queue.back();
+  auto request = store_->request(front_->id, index);
+  if (!request) {
+    log::warning("batches: {}", request.error().message);
+    pause(kPauseAfterFailure);
+    return false;
+  }
+  front_->queue.pop_back();
+  start(index, *std::move(request));
+  return true;
+}
+
+void Batches::start(std::uint32_t index, api::BatchRequest request) {
+  const std::string custom_id = request.custom_id;
+  auto charge = seams_.buffers.try_charge(request_bytes(request.params.size()));
+  auto parsing =
+      seams_.buffers.try_charge(Bytes(api::parse_memory_bytes_max(request.params.size())));
+  if (!charge || !parsing) {
+    front_->queue.push_back(index);
+    pause(kPauseAfterFailure);
+    return;
+  }
+  auto parsed = api::parse_messages_request(request.params);
+  parsing->give_back();
+  std::optional<api::ApiError> error;
+  if (!parsed) {
+    error = parsed.error();
+  } else if (parsed->stream) {
+    error = api::invalid_request("stream: a batch has no streams");
+  } else if (const auto known = seams_.check_model(parsed->model); !known) {
+    error = known.error();
+  }
+  if (error) {
+    const bool done =
+        keep_result(front_->id, index, api::errored_line(custom_id, *error, api::new_id("req_")));
+    if (!done) front_->queue.push_back(index);
+    return;
+  }
+  lanes_.push_back({.index = index, .custom_id = custom_id});
+  const auto lane = std::prev(lanes_.end());
+  asio::co_spawn(seams_.executor, run(lane, *std::move(parsed), *std::move(charge)),
+                 asio::detached);
+}
+
+asio::awaitable<void> Batches::run(Lanes::iterator lane, api::MessagesRequest request,
+                                   BufferCharge charge) {
+  const std::string request_id = api::new_id("req_");
+  CollectedAnswer answer(std::move(charge));
+  Traffic traffic;  // Of its own: these are no answers over HTTP.
+  std::optional<api::ApiError> error;
+  {
+    MessageRelay relay(answer, seams_.pool, seams_.clock, traffic, std::move(request), request_id,
+                       Headers());
+    lane->relay = &relay;
+    if (lane->taken_back) relay.end_early(api::overloaded("the batch has to wait", 1));
+    error = co_await relay.run();
+    lane->relay = nullptr;
+  }
+  seams_.traffic.input_tokens += traffic.input_tokens;
+  seams_.traffic.cached_tokens += traffic.cached_tokens;
+  seams_.traffic.output_tokens += traffic.output_tokens;
+  settle(lane, error, answer.body(), request_id);
+}
+
+void Batches::settle(Lanes::iterator lane, const std::optional<api::ApiError>& error,
+                     std::string_view message, std::string_view request_id) {
+  PENSIEVE_CHECK(front_.has_value());
+  const std::uint32_t index = lane->index;
+  bool put_back = error && lane->taken_back;
+  // Also a model that cannot be had at all may be mended within the day.
+  const bool may_pass = error && (error->status == 503 || error->status == 529);
+  if (may_pass && !put_back) {
+    const unsigned tries = ++front_->tries[index];
+    put_back = tries < kTriesMax;
+    const Duration wait = error->retry_after_seconds
+                              ? Duration(std::chrono::seconds(*error->retry_after_seconds))
+                              : kPauseAfterFailure;
+    pause(wait * tries);
+  }
+  if (!put_back) {
+    const std::string line = error ? api::errored_line(lane->custom_id, *error, request_id)
+                                   : api::succeeded_line(lane->custom_id, message);
+    put_back = !keep_result(front_->id, index, line);
+  }
+  if (put_back) front_->queue.push_back(index);
+  lanes_.erase(lane);
+  tick();
+}
+
+bool Batches::keep_result(std::string_view id, std::uint32_t index, const std::string& line) {
+  const BatchRecord* batch = store_->find(id);
+  PENSIEVE_CHECK(batch != nullptr);
+  const bool is_short = line.size() <= kShortLineBytes;
+  Result<void> appended;
+  if (is_short || store_->bytes() + line.size() <= BatchStore::kBytesMax) {
+    appended = store_->append(id, index, line);
+  } else {
+    const auto request = store_->request(id, index);
+    if (!request) return false;
+    appended = store_->append(
+        id, index,
+        api::errored_line(request->custom_id,
+                          api::internal("no room is left for results; delete old batches"),
+                          api::new_id("req_")));
+  }
+  if (appended) return true;
+  log::warning("batches: {}", appended.error().message);
+  pause(kPauseAfterFailure);
+  return false;
+}
+
+Batches::Answer Batches::create(const std::vector<api::BatchRequest>& requests,
+                                const Asker& asker) {
+  std::uint64_t bytes = 0;
+  for (const api::BatchRequest& request : requests) {
+    bytes += request.params.size() + api::kCustomIdBytesMax;
+  }
+  if (!store_->has_room(bytes)) {
+    return std::unexpected(api::rate_limited(
+        fmt::format("{} batches are kept ({} at most) with {} bytes ({} at most); delete some",
+                    store_->batches().size(), BatchStore::kBatchesMax, store_->bytes(),
+                    BatchStore::kBytesMax),
+        std::nullopt));
+  }
+  BatchRecord record;
+  record.owner = asker.owner;
+  record.created_at = seams_.wall();
+  record.expires_at = record.created_at + kExpireAfter;
+  const auto created = store_->create(std::move(record), requests);
+  if (!created) return std::unexpected(disk_error(created.error()));
+  log::info("{}: created with {} requests", created->id, created->requests);
+  return body(*created, asker);
+}
+
+const BatchRecord* Batches::find(std::string_view id, const Asker& asker) const {
+  const BatchRecord* record = store_->find(id);
+  return record != nullptr && record->owner == asker.owner ? record : nullptr;
+}
+
+std::string Batches::body(const BatchRecord& record, const Asker& asker) const {
+  return api::batch_body(
+      {.id = record.id,
+       .requests = record.requests,
+       .created_at = rfc3339(record.created_at),
+       .expires_at = rfc3339(record.expires_at),
+       .cancel_initiated_at = rfc3339(record.cancel_initiated_at),
+       .ended_at = rfc3339(record.ended_at),
+       .tally = record.tally,
+       .results_url = fmt::format("{}/v1/messages/batches/{}/results", asker.base_url, record.id)});
+}
+
+Batches::Answer Batches::list(std::string_view query, const Asker& asker) const {
+  const auto page = api::parse_page(query);
+  if (!page) return std::unexpected(page.error());
+  std::vector<const BatchRecord*> records;
+  std::vector<std::string> ids;
+  for (auto record = store_->batches().rbegin(); record != store_->batches().rend(); ++record) {
+    if (record->owner != asker.owner) continue;
+    records.push_back(&*record);
+    ids.push_back(record->id);
+  }
+  return api::page_body(ids, *page, [&](std::size_t i) { return body(*records[i], asker); });
+}
+
+Batches::Answer Batches::retrieve(std::string_view id, const Asker& asker) const {
+  const BatchRecord* record = find(id, asker);
+  if (record == nullptr) return std::unexpected(no_batch(id));
+  return body(*record, asker);
+}
+
+Batches::Answer Batches::cancel(std::string_view id, const Asker& asker) {
+  const BatchRecord* record = find(id, asker);
+  if (record == nullptr) return std::unexpected(no_batch(id));
+  // One that has ended meanwhile is no error: its client could not know.
+  if (!record->ended_at) {
+    if (const auto canceled = store_->cancel(id, seams_.wall()); !canceled) {
+      return std::unexpected(disk_error(canceled.error()));
+    }
+  }
+  return body(*store_->find(id), asker);
+}
+
+Batches::Answer Batches::remove(std::string_view id, const Asker& asker) {
+  const BatchRecord* record = find(id, asker);
+  if (record == nullptr) return std::unexpected(no_batch(id));
+  if (!record->ended_at) {
+    return std::unexpected(api::invalid_request(
+        fmt::format("batch {} is still being processed; cancel it first", id)));
+  }
+  const std::string gone(id);
+  if (const auto removed = store_->remove(gone); !removed) {
+    return std::unexpected(disk_error(removed.error()));
+  }
+  return api::deleted_batch_body(gone);
+}
+
+std::expected<std::filesystem::path, api::ApiError> Batches::results(std::string_view id,
+                                                                     const Asker& asker) const {
+  const BatchRecord* record = find(id, asker);
+  if (record == nullptr) return std::unexpected(no_batch(id));
+  if (!record->ended_at) {
+    return std::unexpected(api::invalid_request(
+        fmt::format("batch {} is still being processed; it has results once it has ended", id)));
+  }
+  return store_->results_path(id);
+}
+
+}  // namespace pensieve::gateway

@@ -1,0 +1,143 @@
+// The routes of message batches: HTTP around gateway/batches.h.
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <fmt/core.h>
+
+#include "api/batches.h"
+#include "api/response.h"
+#include "base/log.h"
+#include "gateway/service.h"
+
+namespace pensieve::gateway {
+namespace {
+
+namespace asio = boost::asio;
+
+constexpr std::string_view kRoot = "/v1/messages/batches";
+
+/// "msgbatch_1" and "cancel" of "/v1/messages/batches/msgbatch_1/cancel".
+struct Place {
+  std::string id;
+  std::string verb;
+};
+Place place_of(std::string_view path) {
+  path.remove_prefix(std::min(kRoot.size() + 1, path.size()));
+  const std::size_t slash = path.find('/');
+  if (slash == std::string_view::npos) return {api::percent_decoded(path), {}};
+  return {api::percent_decoded(path.substr(0, slash)), std::string(path.substr(slash + 1))};
+}
+
+/// `allowed` is a list as the Allow header has it.
+bool allows(std::string_view allowed, std::string_view method) {
+  while (!allowed.empty()) {
+    const std::size_t comma = std::min(allowed.find(", "), allowed.size());
+    if (allowed.substr(0, comma) == method) return true;
+    allowed.remove_prefix(std::min(comma + 2, allowed.size()));
+  }
+  return false;
+}
+
+}  // namespace
+
+void Service::use_batches(const asio::any_io_executor& executor, std::unique_ptr<BatchStore> store,
+                          std::function<WallTime()> wall) {
+  batches_ = std::make_unique<Batches>(
+      std::move(store),
+      Batches::Seams{.executor = executor,
+                     .pool = pool_,
+                     .monitor = monitor_,
+                     .buffers = buffers_,
+                     .clock = clock_,
+                     .wall = std::move(wall),
+                     .traffic = traffic_,
+                     .interactive = [this] { return requests_active(); },
+                     .check_model = [this](std::string_view model) { return check_model(model); }});
+}
+
+void Service::tick() {
+  if (batches_) batches_->tick();
+}
+
+void Service::begin_drain() {
+  draining_ = true;
+  if (batches_) batches_->stop();
+}
+
+/// The results' address must be one that the client can reach, so it is the one that it used.
+Batches::Asker Service::asker(const HttpRequest& request) const {
+  const bool by_tls = request.header("x-forwarded-proto") == "https";
+  const std::string_view host = request.header("host");
+  return {.owner = {},
+          .base_url =
+              host.empty() ? std::string() : fmt::format("http{}://{}", by_tls ? "s" : "", host)};
+}
+
+asio::awaitable<void> Service::route_batches(Exchange& exchange, const std::string& request_id) {
+  const HttpRequest& request = exchange.request();
+  const Place place = place_of(request.path);
+  const bool lists = request.path == kRoot;
+  const bool has_verb = place.verb == "cancel" || place.verb == "results";
+  if (!lists && (place.id.empty() || (!place.verb.empty() && !has_verb))) {
+    const api::ApiError error = api::not_found(fmt::format("no route {}", request.path));
+    co_return co_await fail(exchange, request_id, error);
+  }
+  const std::string_view allowed = lists                     ? "GET, HEAD, POST"
+                                   : place.verb == "cancel"  ? "POST"
+                                   : place.verb == "results" ? "GET"
+                                                             : "GET, HEAD, DELETE";
+  if (!allows(allowed, request.method)) {
+    co_return co_await refuse_method(exchange, request_id, allowed);
+  }
+  if (!batches_) {
+    const api::ApiError error = api::unavailable_for_good(no_batches_);
+    co_return co_await fail(exchange, request_id, error);
+  }
+  if (lists && request.method == "POST") co_return co_await create_batch(exchange, request_id);
+  if (place.verb == "results") co_return co_await batch_results(exchange, request_id, place.id);
+  const Batches::Asker who = asker(request);
+  const Batches::Answer answer = lists                        ? batches_->list(request.query, who)
+                                 : place.verb == "cancel"     ? batches_->cancel(place.id, who)
+                                 : request.method == "DELETE" ? batches_->remove(place.id, who)
+                                                              : batches_->retrieve(place.id, who);
+  if (!answer) co_return co_await fail(exchange, request_id, answer.error());
+  co_await reply(exchange, request_id, json(200, *answer));
+}
+
+asio::awaitable<void> Service::create_batch(Exchange& exchange, const std::string& request_id) {
+  if (const auto refused = refusal()) co_return co_await fail(exchange, request_id, *refused);
+  auto parsing = charge_parsing(exchange);
+  if (!parsing) co_return co_await fail(exchange, request_id, shortage_error(parsing.error()));
+  const auto requests = api::parse_batch(exchange.request().body);
+  parsing->give_back();
+  exchange.release_body();
+  if (!requests) co_return co_await fail(exchange, request_id, requests.error());
+  const Batches::Answer created = batches_->create(*requests, asker(exchange.request()));
+  if (!created) co_return co_await fail(exchange, request_id, created.error());
+  co_await reply(exchange, request_id, json(200, *created));
+}
+
+asio::awaitable<void> Service::batch_results(Exchange& exchange, const std::string& request_id,
+                                             std::string_view id) {
+  const auto path = batches_->results(id, asker(exchange.request()));
+  if (!path) co_return co_await fail(exchange, request_id, path.error());
+  ResultsFile file(*path);
+  if (!file.usable()) {
+    const api::ApiError error = api::internal("the results cannot be read");
+    co_return co_await fail(exchange, request_id, error);
+  }
+  Headers headers = headers_for(exchange.request(), request_id);
+  headers.emplace_back("content-type", "application/x-jsonl");
+  ++traffic_.responses[200];
+  bool open = co_await exchange.begin_stream(std::move(headers));
+  while (open) {
+    const std::string piece = file.next();
+    if (piece.empty()) break;
+    open = co_await exchange.write(piece);
+  }
+  if (open) co_await exchange.end_stream();
+}
+
+}  // namespace pensieve::gateway
