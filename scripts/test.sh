@@ -71,21 +71,10 @@ stage_sim() {
   count $(sed -n '$s/^\([0-9]*\) seeds passed, \([0-9]*\) failed.*/\1 \2/p' "$output")
 }
 
+# What is slow runs in ./dev conformance only.
 stage_e2e() {
-  scripts/build.sh release pensieve pensieve-worker || { count 0 1; return; }
-  local venv clients
-  if ! { scripts/setup/models.sh && scripts/setup/models.sh gemma; } >/dev/null ||
-    ! venv=$(scripts/setup/venv.sh) || ! clients=$(scripts/setup/clients.sh); then
-    count 0 1
-    return
-  fi
-  # A network of its own with nothing but loopback: no client can reach, or be helped by, anything
-  # but the server under test. Without root a user namespace gives the same.
-  local apart=(unshare --net)
-  [ "$(id -u)" = 0 ] || apart=(unshare --net --map-root-user)
-  "${apart[@]}" env PENSIEVE_TEST_CLIENTS="$clients" bash -c \
-    'ip link set lo up && exec "$@"' - \
-    "$venv/bin/python" -m pytest tests -c tests/pytest.ini --junitxml="$results/e2e.xml" \
+  scripts/build.sh release template_render || { count 0 1; return; }
+  scripts/pytest.sh tests -m "not slow" --junitxml="$results/e2e.xml" \
     ${arguments[@]+"${arguments[@]}"}
   count_junit "$results/e2e.xml"
 }

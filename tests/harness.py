@@ -19,7 +19,7 @@ import time
 import httpx
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-BUILD = ROOT / "build" / "release"
+BUILD = pathlib.Path(os.environ.get("PENSIEVE_TEST_BUILD") or ROOT / "build" / "release")
 PENSIEVE = BUILD / "pensieve"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
 MODELS = CACHE / "pensieve" / "models"

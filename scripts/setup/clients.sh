@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
 # The official JavaScript clients that the tests talk to the server with (the TypeScript SDK and
 # Claude Code), in the cache; prints the folder that holds node_modules.
+#
+#   clients.sh       the newest ones, tests/clients/package.json
+#   clients.sh old   an older version of each, tests/clients/old/package.json
 set -euo pipefail
 . "$(dirname "$0")/../common.sh"
 
-readonly manifest="$root/tests/clients/package.json"
+case "${1:-new}" in
+  new) manifest="$root/tests/clients/package.json" ;;
+  old) manifest="$root/tests/clients/old/package.json" ;;
+  *) die "no such clients: $1 (new, old)" ;;
+esac
 key=$({ cat "$manifest"; uname -sm; } | sha256_of - | cut -c1-12)
 readonly clients="$cache_root/clients-$key"
 
@@ -16,7 +23,7 @@ if [ ! -f "$clients/ready" ]; then
     cp "$manifest" "$clients/package.json"
     log="$clients/install.log"
     (cd "$clients" && npm install --no-audit --no-fund --loglevel=error) >"$log" 2>&1 </dev/null ||
-      { tail -20 "$log" >&2; die "npm could not install tests/clients/package.json"; }
+      { tail -20 "$log" >&2; die "npm could not install $manifest"; }
     "$clients/node_modules/.bin/claude" --version >>"$log" 2>&1 ||
       { tail -20 "$log" >&2; die "Claude Code was installed but does not start"; }
     touch "$clients/ready"

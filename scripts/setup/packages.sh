@@ -4,6 +4,7 @@
 #   scripts/setup/packages.sh          what building and serving need
 #   scripts/setup/packages.sh check    and what ./dev check and ./dev fmt need
 #   scripts/setup/packages.sh test     and what ./dev test needs
+#   scripts/setup/packages.sh fuzz     and what ./dev fuzz and ./dev conformance need
 #
 # Works as root or with sudo that asks for no password (or asks on a terminal); where neither is
 # possible it names the packages and ends with 1.
@@ -17,12 +18,14 @@ build_set=(g++:g++ cmake:cmake ninja-build:ninja ccache:ccache python3:python3 p
 check_set=(clang-format-14:clang-format-14 binutils:nm)
 test_set=(nodejs:node npm:npm iproute2:ip util-linux:unshare curl:curl procps:ps
   systemd:systemd-analyze)
+fuzz_set=(clang-19:clang++-19 libclang-rt-19-dev)
 
 case "${1:-build}" in
   build) wanted=("${build_set[@]}") ;;
   check) wanted=("${build_set[@]}" "${check_set[@]}") ;;
   test) wanted=("${build_set[@]}" "${check_set[@]}" "${test_set[@]}") ;;
-  *) die "no such package set: $1 (build, check, test)" ;;
+  fuzz) wanted=("${build_set[@]}" "${check_set[@]}" "${test_set[@]}" "${fuzz_set[@]}") ;;
+  *) die "no such package set: $1 (build, check, test, fuzz)" ;;
 esac
 
 missing_debian() {
