@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds build/PRESET, with what it needs set up first: scripts/build.sh [PRESET [TARGET...]]
 #
-# PRESET is release, dev or tsan. Without a target all is built, the tests and benchmarks as well.
+# PRESET is release, dev, tsan or fuzz. Without a target all is built, the tests and benchmarks as
+# well.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 cd "$root"
@@ -9,8 +10,8 @@ cd "$root"
 preset="${1:-release}"
 targets=("${@:2}")
 case "$preset" in
-  release | dev | tsan) ;;
-  *) die "no such preset: $preset (release, dev, tsan)" ;;
+  release | dev | tsan | fuzz) ;;
+  *) die "no such preset: $preset (release, dev, tsan, fuzz)" ;;
 esac
 
 scripts/setup/packages.sh

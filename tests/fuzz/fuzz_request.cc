@@ -1,0 +1,40 @@
+// libFuzzer: whatever bytes a client sends, each parser of the API makes a request or a 4xx of it.
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string_view>
+
+#include "api/messages.h"
+#include "api/response.h"
+
+namespace {
+
+void require(bool claim) {
+  if (!claim) std::abort();
+}
+
+void check(const pensieve::api::ApiError& error) {
+  require(error.status >= 400 && error.status < 500);
+  require(!error.message.empty());
+  require(!pensieve::api::error_body(error, "req_fuzz").empty());
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const std::string_view body(reinterpret_cast<const char*>(data), size);
+  if (const auto request = pensieve::api::parse_messages_request(body)) {
+    require(!request->prompt.messages.empty());
+    require(request->output_tokens_max >= 1);
+  } else {
+    check(request.error());
+  }
+  if (const auto counted = pensieve::api::parse_count_tokens_request(body)) {
+    require(!counted->prompt.messages.empty());
+  } else {
+    check(counted.error());
+  }
+  if (const auto page = pensieve::api::parse_page(body); !page) check(page.error());
+  require(pensieve::api::percent_decoded(body).size() <= size);
+  return 0;
+}
