@@ -38,9 +38,7 @@ class LlamaToolsTest : public testing::Test {
   }
   void SetUp() override {
     ASSERT_NE(model_, nullptr) << "no test model: run ./dev setup";
-    const char* const folder = std::getenv("PENSIEVE_TEST_TEMPLATES");
-    ASSERT_NE(folder, nullptr);
-    templates_ = folder;
+    templates_ = PENSIEVE_TEST_TEMPLATES;
   }
 
   static std::string source_of(const std::filesystem::path& path) {
