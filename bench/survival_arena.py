@@ -309,10 +309,15 @@ class Arena:
         counted_by_servers = 0
         for server in self.servers:
             if self.pensieve and server.alive():
-                with contextlib.suppress(OSError, ValueError, httpx.HTTPError):
-                    ends = server.status()["worker_ends"]
-                    counted_by_servers += ends.get("killed_by_kernel", 0)
+                counted_by_servers += self.killed_by_kernel(server)
         return max(self.group.kills(), counted_by_servers)
+
+    @staticmethod
+    def killed_by_kernel(server):
+        """How many engines the kernel has killed, as the server counts them; 0 if it is silent."""
+        with contextlib.suppress(OSError, ValueError, httpx.HTTPError):
+            return server.status()["worker_ends"].get("killed_by_kernel", 0)
+        return 0
 
     def _first_lost(self):
         return next((str(each) for each in self.row.outcomes if not each.proper), "")

@@ -26,6 +26,7 @@ DISK_MIB = 24  # The state of 630 tokens of the small model has 14.
 FULL = "prefixes are not stored for now: taking room in"
 FULL_WITHIN_SECONDS = 60
 KERNEL_ROUNDS = 5
+LAST_MIB = 32
 
 WORDS = ("time person year way day thing man world life hand part child eye woman place work week "
          "case point company number group problem fact water room money story month book night "
@@ -341,21 +342,34 @@ async def kernels_choice(arena):
     over = asyncio.Event()
     arena.traffic(server, 2, lambda: user(words(arena, 80), 24, stream=True), over)
     await asyncio.sleep(2)
-    hog = arena.hog()
-    # Now and then our ladder is faster than the kernel; the kernel is to have its turn.
     for _ in range(KERNEL_ROUNDS):
-        # More than is left, less than is left without the engine; not so fast that the kernel,
-        # which needs a moment to take back what its victim held, chooses a second one.
-        engine = resident_bytes((server.workers() or [server.pid])[0])
-        wanted = hog_size(arena) + arena.group.available() + engine // 2
-        await asyncio.to_thread(hog.tell, "hold", wanted, 200)
-        relief = await arena.relieve(hog)
-        # The model is loaded anew, which takes its time.
-        await arena.accepting_again(server, relief, user("Say hello.", 4), 5)
-        if arena.kills() >= 1:
+        hog = arena.hog()
+        relief = await take_the_last_byte(arena, server, hog)
+        if hog.alive() or not arena.pensieve:
             break
+        await asyncio.sleep(1)  # Until the server has seen how its engine ended.
+        if not arena.killed_by_kernel(server):
+            break
+        # The kernel did choose the engine, and the hog as well: a process whose first thread has
+        # ended already is no victim in the eyes of this kernel, though its memory is not free yet.
+        arena.hogs.remove(hog)
+        await arena.accepting_again(server, relief, user("Say hello.", 4), 5)
     over.set()
+    # The model is loaded anew, which takes its time.
+    await arena.accepting_again(server, relief, user("Say hello.", 4), 5)
     arena.row.require(arena.kills() >= 1, "the kernel killed nobody; nothing was proved")
+
+
+async def take_the_last_byte(arena, server, hog):
+    """Takes more than is left, less than is left without the engine; returns when it let go."""
+    engine = resident_bytes((server.workers() or [server.pid])[0])
+    last = hog_size(arena) + arena.group.available() - LAST_MIB * MIB
+    await asyncio.to_thread(hog.tell, "hold", last)
+    # Now and then the server would be faster than the kernel, and be ending its engine while the
+    # kernel looks for a victim; here it gets no time to act.
+    with stopped(server.pid) if arena.pensieve else contextlib.nullcontext():
+        await asyncio.to_thread(hog.tell, "hold", last + LAST_MIB * MIB + engine // 2, 200)
+    return await arena.relieve(hog)
 
 
 @scripted("an engine stands still in the middle of streams", "it has no process to stop but itself",
