@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "config/api_key.h"
 #include "config/load.h"
 #include "gateway/guard_proof.h"
 #include "gateway/self_protection.h"
@@ -54,6 +55,19 @@ memory::Floors floors_of(const config::Settings& settings) {
           .emergency = bytes_of_gb(settings.memory.emergency_gb)};
 }
 
+std::vector<gateway::ApiKey> keys_of(const config::Settings& settings) {
+  std::vector<gateway::ApiKey> keys;
+  if (!settings.server.api_key.empty()) {
+    keys.push_back({.name = "", .secret = settings.server.api_key});
+  }
+  const auto named = config::parse_api_keys(settings.server.keys);
+  PENSIEVE_CHECK(named.has_value());  // load() has checked them.
+  for (const config::ApiKey& key : *named) {
+    keys.push_back({key.name, key.secret, key.requests_max, key.tokens_per_day_max});
+  }
+  return keys;
+}
+
 gateway::ServerOptions server_options(const config::Settings& settings, model::ModelFile model) {
   const memory::Floors floors = floors_of(settings);
   gateway::ServerOptions options;
@@ -61,7 +75,7 @@ gateway::ServerOptions server_options(const config::Settings& settings, model::M
   options.port = settings.port;
   options.drain_max = std::chrono::seconds(settings.server.drain_seconds);
   options.connection.body_bytes_max = std::size_t{settings.server.body_max_mb} << 20;
-  options.service.access = {.api_key = settings.server.api_key,
+  options.service.access = {.keys = keys_of(settings),
                             .allowed_origins = settings.server.allowed_origins,
                             .loopback_only = config::is_loopback(settings.host)};
   options.service.model_aliases = settings.models.aliases;

@@ -16,7 +16,8 @@ build_set=(g++:g++ cmake:cmake ninja-build:ninja ccache:ccache python3:python3 p
   python3-venv libboost1.81-dev libspdlog-dev libfmt-dev libcli11-dev libtomlplusplus-dev
   libgtest-dev libseccomp-dev libxxhash-dev prometheus-cpp-dev)
 check_set=(clang-format-14:clang-format-14 binutils:nm)
-test_set=(nodejs:node npm:npm iproute2:ip util-linux:unshare curl:curl procps:ps
+test_set=(nodejs:node npm:npm iproute2:ip util-linux:unshare curl:curl procps:ps nginx-light:nginx
+  openssl:openssl
   systemd:systemd-analyze)
 fuzz_set=(clang-19:clang++-19 libclang-rt-19-dev)
 
@@ -76,7 +77,7 @@ install_macos() {
   local formulas=(cmake ninja ccache python boost spdlog fmt cli11 tomlplusplus googletest xxhash
     prometheus-cpp) formula
   case "${1:-build}" in check | test) formulas+=(clang-format@14) ;; esac
-  case "${1:-build}" in test) formulas+=(node) ;; esac
+  case "${1:-build}" in test) formulas+=(node nginx) ;; esac
   command -v brew >/dev/null || die "install Homebrew, then: brew install ${formulas[*]}"
   for formula in "${formulas[@]}"; do
     brew list --versions "$formula" >/dev/null || brew install "$formula" >&2

@@ -72,6 +72,8 @@ constexpr Key kKeys[] = {
      3600, "seconds", "A worker that shows no progress for so long is killed and replaced."},
     {"server.api_key", "", [](Settings& s) -> Field { return &s.server.api_key; }, 0, 0, "",
      "Key that clients must send (x-api-key or Bearer). Empty: none is asked for.", true},
+    {"server.keys", "", [](Settings& s) -> Field { return &s.server.keys; }, 0, 0, "",
+     "Further keys, each \"NAME SECRET [requests=N] [tokens_per_day=N]\". Empty: none.", true},
     {"server.allowed_origins", "", [](Settings& s) -> Field { return &s.server.allowed_origins; },
      0, 0, "",
      "Origins of web pages that may call the server, as \"http://host:port\". Empty: none."},

@@ -12,6 +12,7 @@
 
 #include <fmt/core.h>
 
+#include "config/api_key.h"
 #include "config/keys.h"
 #include "config/nearest.h"
 #include "config/toml_file.h"
@@ -76,7 +77,7 @@ class Loader {
     for (const auto& [path, origin] : origins_) {
       const Key& key = *find_key(path);
       std::string value = text_of(key, loaded_.settings);
-      if (key.secret && value != "\"\"") value = "\"(set, not shown)\"";
+      if (key.secret && value != key.default_text()) value = "\"(set, not shown)\"";
       loaded_.listing.push_back({std::string(path), std::move(value), origin});
     }
     return std::move(loaded_);
@@ -254,7 +255,10 @@ class Loader {
                    fmt::format("\"{}\" is no origin; write it as \"http://host:port\"", item));
       }
     }
-    if (!is_loopback(settings.host) && settings.server.api_key.empty()) {
+    const auto api_keys = parse_api_keys(settings.server.keys);
+    if (!api_keys) return bad("server.keys", api_keys.error().message);
+    const bool has_keys = !settings.server.api_key.empty() || !api_keys->empty();
+    if (!is_loopback(settings.host) && !has_keys) {
       return bad("host", fmt::format("\"{}\" can be reached from other machines, so an API key is "
                                      "needed: set [server] api_key or PENSIEVE_SERVER_API_KEY, or "
                                      "use 127.0.0.1",

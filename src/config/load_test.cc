@@ -237,6 +237,21 @@ TEST_F(LoadTest, AHostThatOthersReachDemandsAnApiKeyWhichIsNeverShown) {
   }
 }
 
+TEST_F(LoadTest, NamedKeysWillDoForAHostThatOthersReachAndAreNeverShownEither) {
+  sources_.flags.push_back({"--host", "0.0.0.0"});
+  sources_.environment["PENSIEVE_SERVER_KEYS"] = "a hush-1,b hush-2 requests=2";
+  const auto loaded = load(sources_);
+  ASSERT_TRUE(loaded) << loaded.error().message;
+  EXPECT_EQ(loaded->settings.server.keys.size(), 2U);
+  for (const Setting& setting : loaded->listing) {
+    EXPECT_EQ(setting.value.find("hush"), std::string::npos) << setting.key;
+  }
+  sources_.environment["PENSIEVE_SERVER_KEYS"] = "a hush-1,b hush-2 request=2";
+  EXPECT_EQ(error(),
+            "PENSIEVE_SERVER_KEYS: server.keys: entry 2: b: expected requests=N or "
+            "tokens_per_day=N from 1 on, found \"request=2\"");
+}
+
 TEST_F(LoadTest, OnlyRealLoopbackAddressesAreLoopback) {
   for (const char* host : {"127.0.0.1", "127.255.0.9", "::1", "localhost"}) {
     EXPECT_TRUE(is_loopback(host)) << host;

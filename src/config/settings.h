@@ -50,7 +50,8 @@ struct Settings {
     std::uint32_t buffers_max_mb = 512;  // Units of 2^20 bytes.
     std::uint32_t drain_seconds = 5;
     std::uint32_t hang_seconds = 60;
-    std::string api_key;  // Never empty where `host` is not loopback.
+    std::string api_key;            // This or `keys` is there where `host` is not loopback.
+    std::vector<std::string> keys;  // As config/api_key.h reads them; load() has.
     std::vector<std::string> allowed_origins;
   } server;
 

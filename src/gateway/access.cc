@@ -26,13 +26,38 @@ std::string_view origin_host(std::string_view origin) {
   return scheme == std::string_view::npos ? std::string_view() : origin.substr(scheme + 3);
 }
 
-std::string_view key_of(const HttpRequest& request) {
+std::string_view shown_key(const HttpRequest& request) {
   const std::string_view key = request.header("x-api-key");
   if (!key.empty()) return key;
   constexpr std::string_view kBearer = "Bearer ";
   const std::string_view authorization = request.header("authorization");
   return authorization.starts_with(kBearer) ? authorization.substr(kBearer.size())
                                             : std::string_view();
+}
+
+/// The key that fits, or nullptr. Looks at all of them, whatever the first ones say.
+const ApiKey* fitting_key(const HttpRequest& request, const AccessRules& rules) {
+  const std::string_view shown = shown_key(request);
+  const ApiKey* fitting = nullptr;
+  for (const ApiKey& key : rules.keys) {
+    if (equal_in_constant_time(shown, key.secret)) fitting = &key;
+  }
+  return fitting;
+}
+
+/// A proxy has named an address that is not this machine's: "203.0.113.7, 127.0.0.1".
+bool is_from_elsewhere(const HttpRequest& request) {
+  std::string_view list = request.header("x-forwarded-for");
+  while (!list.empty()) {
+    const std::size_t comma = std::min(list.find(','), list.size());
+    std::string_view address = list.substr(0, comma);
+    list.remove_prefix(std::min(comma + 1, list.size()));
+    const std::size_t begin = address.find_first_not_of(" \t");
+    if (begin == std::string_view::npos) continue;
+    address = address.substr(begin, address.find_last_not_of(" \t") - begin + 1);
+    if (!is_loopback_name(address)) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -64,16 +89,28 @@ std::expected<void, api::ApiError> check_access(const HttpRequest& request,
     return std::unexpected(api::permission_denied(fmt::format(
         "web pages of {} may not use this server; list it in allowed_origins", origin)));
   }
-  if (rules.api_key.empty() || request.method == "OPTIONS") return {};
-  const bool open = (request.path == "/health" && request.method == "GET") ||
+  const bool open = request.method == "OPTIONS" ||
+                    (request.path == "/health" && request.method == "GET") ||
                     (request.path == "/" && request.method == "HEAD");
-  if (open || equal_in_constant_time(key_of(request), rules.api_key)) return {};
+  if (open) return {};
+  if (rules.keys.empty()) {
+    if (!is_from_elsewhere(request)) return {};
+    return std::unexpected(api::permission_denied(
+        "this came through a proxy from another machine, so a key is needed: set [server] api_key "
+        "or keys"));
+  }
+  if (fitting_key(request, rules) != nullptr) return {};
   api::ApiError error;
   error.status = 401;
   error.type = "authentication_error";
   error.message = "invalid x-api-key";
   error.should_retry = false;  // Clients retry a 401 for minutes otherwise.
   return std::unexpected(error);
+}
+
+ApiKey key_of(const HttpRequest& request, const AccessRules& rules) {
+  const ApiKey* key = fitting_key(request, rules);
+  return key != nullptr ? *key : ApiKey();
 }
 
 }  // namespace pensieve::gateway

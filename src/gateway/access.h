@@ -1,6 +1,7 @@
 // Who may talk to the server: API keys, and what keeps web pages of other sites out.
 #pragma once
 
+#include <cstdint>
 #include <expected>
 #include <string>
 #include <string_view>
@@ -11,8 +12,15 @@
 
 namespace pensieve::gateway {
 
+struct ApiKey {
+  std::string name;                      // Empty for the one of a server with a single key.
+  std::string secret;                    // What the client sends.
+  std::uint32_t requests_max = 0;        // At once; 0: no limit.
+  std::uint64_t tokens_per_day_max = 0;  // 0: no limit.
+};
+
 struct AccessRules {
-  std::string api_key;  // Empty: none is asked for.
+  std::vector<ApiKey> keys;  // Empty: none is asked for.
   std::vector<std::string> allowed_origins;
   /// Bound to a loopback address: only loopback names may stand in `Host`, so that a web page
   /// cannot reach the server under a name of its own (DNS rebinding).
@@ -20,9 +28,14 @@ struct AccessRules {
 };
 
 /// Errors: 401 for a missing or wrong key (x-api-key and Authorization: Bearer are the same),
-/// 403 for a `Host` or `Origin` that is not ours. `GET /health` and `HEAD /` need no key.
+/// 403 for a `Host` or `Origin` that is not ours, and for what came through a proxy from another
+/// machine where there are no keys. `GET /health` and `HEAD /` need no key.
 std::expected<void, api::ApiError> check_access(const HttpRequest& request,
                                                 const AccessRules& rules);
+
+/// The key that a request has shown; one without name and limits where it shows none of ours. The
+/// time that it takes does not tell which key fits, nor how much of it.
+ApiKey key_of(const HttpRequest& request, const AccessRules& rules);
 
 /// True where the browser may read the answer: `origin` is listed.
 bool is_listed_origin(std::string_view origin, const AccessRules& rules);

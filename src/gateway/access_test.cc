@@ -30,7 +30,7 @@ unsigned status_of_host(std::string_view host, const AccessRules& rules = {}) {
 
 AccessRules with_key() {
   AccessRules rules;
-  rules.api_key = "secret";
+  rules.keys = {{.name = "", .secret = "secret"}};
   return rules;
 }
 
@@ -56,6 +56,41 @@ TEST(Access, AMissingOrWrongKeyIsRefusedAndNotRetried) {
     EXPECT_EQ(access.error().type, "authentication_error");
     EXPECT_EQ(access.error().should_retry, false);
   }
+}
+
+TEST(Access, EachOfSeveralKeysOpensAndTellsItsNameAndLimits) {
+  AccessRules rules;
+  rules.keys = {{.name = "", .secret = "zero"},
+                {.name = "a", .secret = "one", .requests_max = 2, .tokens_per_day_max = 3},
+                {.name = "b", .secret = "two"}};
+  const auto key = [&](const std::string& secret) {
+    return key_of(request("POST", "/v1/messages", {{"x-api-key", secret}}), rules);
+  };
+  for (const char* secret : {"zero", "one", "two"}) {
+    EXPECT_EQ(status({{"x-api-key", secret}}, rules), 0U) << secret;
+  }
+  EXPECT_EQ(status({{"x-api-key", "three"}}, rules), 401U);
+  EXPECT_EQ(status({}, rules), 401U);
+  EXPECT_EQ(key("one").name, "a");
+  EXPECT_EQ(key("one").requests_max, 2U);
+  EXPECT_EQ(key("one").tokens_per_day_max, 3U);
+  EXPECT_EQ(key("two").name, "b");
+  EXPECT_EQ(key("three").name, "");
+}
+
+TEST(Access, WhatComesThroughAProxyNeedsAKey) {
+  for (const char* from :
+       {"203.0.113.7", "127.0.0.1, 203.0.113.7", "203.0.113.7,127.0.0.1", "::2", "unknown"}) {
+    const Headers headers{{"x-forwarded-for", from}};
+    EXPECT_EQ(status(headers, {}), 403U) << from;
+    EXPECT_EQ(status(headers, with_key()), 401U) << from;
+  }
+  for (const char* from : {"127.0.0.1", "::1", " 127.0.0.1 ,127.0.0.2", ""}) {
+    EXPECT_EQ(status({{"x-forwarded-for", from}}, {}), 0U) << from;
+  }
+  EXPECT_EQ(status({{"x-forwarded-for", "203.0.113.7"}, {"x-api-key", "secret"}}, with_key()), 0U);
+  const HttpRequest health = request("GET", "/health", {{"x-forwarded-for", "203.0.113.7"}});
+  EXPECT_TRUE(check_access(health, {}));
 }
 
 TEST(Access, HealthAndTheConnectionTestNeedNoKey) {

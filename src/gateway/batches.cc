@@ -146,7 +146,7 @@ void Batches::close_some() {
 
 bool Batches::choose_front() {
   for (const BatchRecord& record : store_->batches()) {
-    if (record.ended_at || is_over(record)) continue;
+    if (record.ended_at || is_over(record) || !seams_.has_tokens(record.owner)) continue;
     auto queue = store_->unfinished(record.id);
     if (!queue) {
       log::warning("batches: {}", queue.error().message);
@@ -166,6 +166,11 @@ bool Batches::start_next() {
   const BatchRecord* batch = store_->find(front_->id);
   PENSIEVE_CHECK(batch != nullptr);
   if (is_over(*batch)) return false;  // Its turn is in choose_closing().
+  if (!front_->queue.empty() && !seams_.has_tokens(batch->owner)) {
+    if (!lanes_.empty()) return false;
+    front_.reset();  // The next owner's turn; this one's comes again tomorrow.
+    return choose_front();
+  }
   if (front_->queue.empty()) {
     if (!lanes_.empty()) return false;
     if (const auto ended = store_->end(front_->id, seams_.wall()); !ended) {
@@ -233,6 +238,8 @@ asio::awaitable<void> Batches::run(Lanes::iterator lane, api::MessagesRequest re
     if (lane->taken_back) relay.end_early(api::overloaded("the batch has to wait", 1));
     error = co_await relay.run();
     lane->relay = nullptr;
+    const BatchRecord* batch = store_->find(front_->id);
+    if (batch != nullptr) seams_.spend(batch->owner, relay.tokens());
   }
   seams_.traffic.input_tokens += traffic.input_tokens;
   seams_.traffic.cached_tokens += traffic.cached_tokens;

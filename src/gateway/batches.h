@@ -59,6 +59,9 @@ class Batches {
     Traffic& traffic;
     /// Requests that somebody waits for.
     std::function<std::uint32_t()> interactive;
+    /// Of an owner's day, and what a request of theirs has taken of it.
+    std::function<bool(std::string_view owner)> has_tokens;
+    std::function<void(std::string_view owner, std::uint64_t tokens)> spend;
     std::function<std::expected<void, api::ApiError>(std::string_view)> check_model;
   };
 

@@ -326,6 +326,48 @@ TEST_F(BatchesTest, WrongMethodsAndUnknownVerbsAreRefused) {
   EXPECT_EQ(server.answer(post(kPath, "{}")).status, 400U);
 }
 
+TEST_F(BatchesTest, AKeySeesItsOwnBatchesAloneAndItsTokensAreCounted) {
+  TestServer::Options with_keys = options(1);
+  with_keys.service.access.keys = {{.name = "a", .secret = "one", .tokens_per_day_max = 7},
+                                   {.name = "b", .secret = "two"}};
+  TestServer server(std::move(with_keys));
+  const auto as = [](std::string request, std::string_view key) {
+    return request.insert(request.find("\r\n") + 2, fmt::format("x-api-key: {}\r\n", key));
+  };
+  const auto post_batch = [&](std::string_view key) {
+    const std::string list = fmt::format(
+        R"({{"requests":[{{"custom_id":"0","params":{0}}},{{"custom_id":"1","params":{0}}}]}})",
+        params("say x"));
+    const json::value made = ask(server, as(post(kPath, list), key));
+    return std::string(made.at("id").as_string().c_str());
+  };
+  const auto status = [&](const std::string& id, std::string_view key) {
+    const Answer answer = server.answer(as(get(fmt::format("{}/{}", kPath, id)), key));
+    return answer.status == 200
+               ? std::string(json::parse(answer.body).at("processing_status").as_string().c_str())
+               : std::to_string(answer.status);
+  };
+  server.wall += std::chrono::hours(1);
+  server.set_available(2560_MiB);
+  const std::string of_a = post_batch("one");
+  const std::string of_b = post_batch("two");
+  EXPECT_EQ(status(of_a, "one"), "in_progress");
+  EXPECT_EQ(status(of_a, "two"), "404");
+  EXPECT_EQ(ask(server, as(get(kPath), "two")).at("data").as_array().size(), 1U);
+  server.set_available(8_GiB);
+  const auto ends = [&](const std::string& id, std::string_view key) {
+    return server.wait_until([&] {
+      server.let_pass(milliseconds(1));
+      return status(id, key) == "ended";
+    });
+  };
+  EXPECT_TRUE(ends(of_b, "two")) << "who has used up its tokens holds up nobody else";
+  EXPECT_EQ(status(of_a, "one"), "in_progress") << "one request of two took all of its tokens";
+  EXPECT_EQ(server.answer(as(gateway::ask("say x"), "one")).status, 429U);
+  server.wall += std::chrono::hours(23);
+  EXPECT_TRUE(ends(of_a, "one")) << "the next day";
+}
+
 TEST_F(BatchesTest, AServerWithoutBatchesSaysSoForGood) {
   TestServer server;
   const Answer answer = server.answer(get(kPath));

@@ -80,7 +80,7 @@ TEST(Buffers, ALargeRequestAtCriticalIsRefusedBeforeItsBodyComes) {
 
 TEST(Buffers, AStrangersLargeBodyIsNotRead) {
   TestServer::Options options;
-  options.service.access.api_key = "secret";
+  options.service.access.keys = {{.name = "", .secret = "secret"}};
   TestServer server(std::move(options));
   HttpProbe probe = server.connect();
   probe.send("POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000000\r\n\r\n");

@@ -205,6 +205,7 @@ asio::awaitable<MessageRelay::Outcome> MessageRelay::relay(worker::Call& call) {
       if (!alive) co_return Outcome::kEnded;
       continue;
     }
+    if (computed_tokens_ > 0) ++frames_;
     const bool more = co_await take(std::move(std::get<Frame>(event)));
     if (!more) co_return Outcome::kEnded;
   }
@@ -225,6 +226,7 @@ asio::awaitable<bool> MessageRelay::take(Frame frame) {
         cached_tokens_ = event->cached_tokens;
         traffic_.input_tokens += input_tokens_;
         traffic_.cached_tokens += cached_tokens_;
+        computed_tokens_ = input_tokens_ - cached_tokens_;
         co_return co_await begin_stream();
       }
       break;
@@ -336,6 +338,7 @@ asio::awaitable<bool> MessageRelay::heartbeat() {
 asio::awaitable<void> MessageRelay::done(const worker::Done& event) {
   log_end(event);
   traffic_.output_tokens += event.output_tokens;
+  output_tokens_ = event.output_tokens;
   std::string events = blocks_.finish();
   const bool calls = event.cause == worker::StopCause::kEndOfTurn && blocks_.calls() > 0;
   const api::Stop stop{calls ? api::StopReason::kToolUse : reason_of(event.cause),

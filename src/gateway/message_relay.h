@@ -45,6 +45,10 @@ class MessageRelay {
   void end_early(const api::ApiError& error);
   bool ends_early() const { return early_end_.has_value(); }
 
+  /// Tokens that were computed for it so far: what the cache did not hold, and the answer's, of
+  /// which at least one is in each frame where the worker has not said how many they are.
+  std::uint64_t tokens() const { return computed_tokens_ + output_tokens_.value_or(frames_); }
+
   /// What the caller still has to answer with, where nothing was sent; empty where all is done.
   boost::asio::awaitable<std::optional<api::ApiError>> run();
 
@@ -85,6 +89,9 @@ class MessageRelay {
   bool stream_begun_ = false;
   std::uint32_t input_tokens_ = 0;
   std::uint32_t cached_tokens_ = 0;
+  std::uint64_t computed_tokens_ = 0;           // Of the prompt.
+  std::uint64_t frames_ = 0;                    // Since the prompt was computed.
+  std::optional<std::uint64_t> output_tokens_;  // Once the worker has said it.
   TimePoint next_ping_;
   std::optional<TimePoint> begin_by_;  // message_start goes out by then, whatever is known.
   std::optional<worker::WorkerGone> gone_;

@@ -161,7 +161,7 @@ TEST(Metrics, TheWaysInWhichAMessageEndsAreToldApart) {
 
 TEST(Metrics, AKeyIsAskedForAsElsewhere) {
   TestServer::Options options;
-  options.service.access.api_key = "secret";
+  options.service.access.keys = {{.name = "", .secret = "secret"}};
   TestServer server(std::move(options));
   EXPECT_EQ(server.answer(get("/metrics")).status, 401U);
   EXPECT_EQ(server.answer(get("/metrics", "x-api-key: secret\r\n")).status, 200U);

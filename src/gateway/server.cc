@@ -128,7 +128,7 @@ void Server::open_batches() {
   if (options_.batches_directory.empty()) return;
   auto store = BatchStore::open(options_.batches_directory);
   if (store) {
-    service_.use_batches(io_.get_executor(), *std::move(store), wall_time);
+    service_.use_batches(io_.get_executor(), *std::move(store));
   } else {
     log::warning("no message batches: {}", store.error().message);
     service_.refuse_batches("there are no message batches here: " + store.error().message);

@@ -85,7 +85,8 @@ Service::Service(model::Pool& pool, memory::Monitor& monitor, memory::Ledger& le
       options_(std::move(options)),
       on_stop_(std::move(on_stop)),
       buffers_(ledger, monitor, options_.buffers),
-      pages_(pool, monitor, ledger, buffers_, governor, clock, traffic_) {}
+      pages_(pool, monitor, ledger, buffers_, governor, clock, traffic_),
+      limits_(options_.wall) {}
 
 asio::awaitable<void> Service::serve(Exchange& exchange) {
   const std::string request_id = api::new_id("req_");
@@ -205,6 +206,9 @@ std::expected<BufferCharge, BufferShortage> Service::charge_parsing(const Exchan
 
 asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& request_id) {
   if (const auto refused = refusal()) co_return co_await fail(exchange, request_id, *refused);
+  const ApiKey key = key_of(exchange.request(), options_.access);
+  const auto within_limits = limits_.try_run(key);
+  if (!within_limits) co_return co_await fail(exchange, request_id, within_limits.error());
   auto parsing = charge_parsing(exchange);
   if (!parsing) co_return co_await fail(exchange, request_id, shortage_error(parsing.error()));
   auto request = api::parse_messages_request(exchange.request().body);
@@ -225,6 +229,7 @@ asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& r
                      headers_for(exchange.request(), request_id));
   const Listed listed(running_, relay);
   const std::optional<api::ApiError> error = co_await relay.run();
+  limits_.spend(key.name, relay.tokens());
   if (error) co_await fail(exchange, request_id, *error);
 }
 

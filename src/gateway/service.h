@@ -17,6 +17,7 @@
 #include "gateway/batches.h"
 #include "gateway/buffer_account.h"
 #include "gateway/exchange.h"
+#include "gateway/key_limits.h"
 #include "gateway/status_pages.h"
 #include "gateway/traffic.h"
 #include "memory/governor.h"
@@ -39,6 +40,7 @@ class Service final : public RequestSink {
     std::uint32_t waiting_max = 64;          // Requests beyond those that the model runs at once.
     std::string started_at;                  // RFC 3339; `created_at` of the models.
     BufferAccount::Options buffers;
+    std::function<WallTime()> wall = wall_time;  // A test says its own.
   };
 
   Service(model::Pool& pool, memory::Monitor& monitor, memory::Ledger& ledger,
@@ -52,9 +54,8 @@ class Service final : public RequestSink {
                                    const BufferShortage& shortage) override;
   BufferAccount& buffers() override { return buffers_; }
 
-  /// From now on there are message batches. `wall`: wall_time(), or what a test says.
-  void use_batches(const boost::asio::any_io_executor& executor, std::unique_ptr<BatchStore> store,
-                   std::function<WallTime()> wall);
+  /// From now on there are message batches.
+  void use_batches(const boost::asio::any_io_executor& executor, std::unique_ptr<BatchStore> store);
   /// Why there are none: what clients are told that ask for them.
   void refuse_batches(std::string why) { no_batches_ = std::move(why); }
   /// Requests of batches that run now; not among requests_active().
@@ -116,6 +117,7 @@ class Service final : public RequestSink {
   BufferAccount buffers_;
   Traffic traffic_;
   StatusPages pages_;
+  KeyLimits limits_;
   bool draining_ = false;
   std::unique_ptr<Batches> batches_;
   std::string no_batches_ = "this server keeps no batches";

@@ -42,8 +42,8 @@ bool allows(std::string_view allowed, std::string_view method) {
 
 }  // namespace
 
-void Service::use_batches(const asio::any_io_executor& executor, std::unique_ptr<BatchStore> store,
-                          std::function<WallTime()> wall) {
+void Service::use_batches(const asio::any_io_executor& executor,
+                          std::unique_ptr<BatchStore> store) {
   batches_ = std::make_unique<Batches>(
       std::move(store),
       Batches::Seams{.executor = executor,
@@ -51,9 +51,17 @@ void Service::use_batches(const asio::any_io_executor& executor, std::unique_ptr
                      .monitor = monitor_,
                      .buffers = buffers_,
                      .clock = clock_,
-                     .wall = std::move(wall),
+                     .wall = options_.wall,
                      .traffic = traffic_,
                      .interactive = [this] { return requests_active(); },
+                     .has_tokens =
+                         [this](std::string_view owner) {
+                           const auto& keys = options_.access.keys;
+                           const auto key = std::ranges::find(keys, owner, &ApiKey::name);
+                           return key == keys.end() || limits_.has_tokens(*key);
+                         },
+                     .spend = [this](std::string_view owner,
+                                     std::uint64_t tokens) { limits_.spend(owner, tokens); },
                      .check_model = [this](std::string_view model) { return check_model(model); }});
 }
 
@@ -69,8 +77,9 @@ void Service::begin_drain() {
 /// The results' address must be one that the client can reach, so it is the one that it used.
 Batches::Asker Service::asker(const HttpRequest& request) const {
   const bool by_tls = request.header("x-forwarded-proto") == "https";
-  const std::string_view host = request.header("host");
-  return {.owner = {},
+  const std::string_view proxied = request.header("x-forwarded-host");
+  const std::string_view host = proxied.empty() ? request.header("host") : proxied;
+  return {.owner = key_of(request, options_.access).name,
           .base_url =
               host.empty() ? std::string() : fmt::format("http{}://{}", by_tls ? "s" : "", host)};
 }

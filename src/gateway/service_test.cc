@@ -121,7 +121,7 @@ TEST(Service, AnOriginThatIsNotListedIsRefusedAlsoBeforeItAsks) {
 
 TEST(Service, AKeyIsAskedForOverHttp) {
   TestServer::Options options;
-  options.service.access.api_key = "secret";
+  options.service.access.keys = {{.name = "", .secret = "secret"}};
   TestServer server(std::move(options));
   const Answer refused = server.answer(get("/v1/models", "x-api-key: wrong\r\n"));
   EXPECT_EQ(refused.status, 401U);

@@ -28,6 +28,11 @@ model::Pool::Options with_model(model::Pool::Options pool, model::ModelFile mode
   return pool;
 }
 
+Service::Options with_wall(Service::Options service, std::function<WallTime()> wall) {
+  service.wall = std::move(wall);
+  return service;
+}
+
 }  // namespace
 
 TemporaryFolder::TemporaryFolder() : path_(testing::TempDir() + "pensieve-gateway-XXXXXX") {
@@ -63,7 +68,8 @@ TestServer::TestServer(Options options)
       governor_(options_.governor),
       pool_(io_.get_executor(), clock, monitor_, ledger_,
             with_model(options_.pool, folder_.model(options_.model_lines))),
-      service_(pool_, monitor_, ledger_, governor_, clock, options_.service,
+      service_(pool_, monitor_, ledger_, governor_, clock,
+               with_wall(options_.service, [this] { return wall; }),
                [this] { stop_asked_ = true; }),
       pressure_(governor_, monitor_, pool_, service_, clock, [this] { stop_asked_ = true; }),
       acceptor_(io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0)) {
@@ -72,7 +78,7 @@ TestServer::TestServer(Options options)
   if (!options_.batches_directory.empty()) {
     auto store = BatchStore::open(options_.batches_directory);
     EXPECT_TRUE(store) << store.error().message;
-    service_.use_batches(io_.get_executor(), *std::move(store), [this] { return wall; });
+    service_.use_batches(io_.get_executor(), *std::move(store));
   }
   asio::co_spawn(io_, accept(), asio::detached);
 }

@@ -1,0 +1,27 @@
+// One entry of [server] keys: who may use the server, and how much of it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+
+namespace pensieve::config {
+
+struct ApiKey {
+  std::string name;                      // Of [A-Za-z0-9_-], at most 64; for logs and messages.
+  std::string secret;                    // What the client sends; no white space.
+  std::uint32_t requests_max = 0;        // At once; 0: no limit.
+  std::uint64_t tokens_per_day_max = 0;  // Of a day in UTC; 0: no limit.
+};
+
+/// "NAME SECRET [requests=N] [tokens_per_day=N]". Errors: kInvalidArgument, without the secret.
+Result<ApiKey> parse_api_key(std::string_view text);
+
+/// All entries. Errors: the same, and names or secrets that are there twice; the entry is named by
+/// its place, counted from 1.
+Result<std::vector<ApiKey>> parse_api_keys(const std::vector<std::string>& entries);
+
+}  // namespace pensieve::config

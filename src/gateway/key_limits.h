@@ -1,0 +1,64 @@
+// How much each API key uses now and has used today, and whether that is within its limits.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "api/error.h"
+#include "base/clock.h"
+#include "gateway/access.h"
+
+namespace pensieve::gateway {
+
+/// Counts by the name of the key; a server without keys has one name, the empty one, and no limit.
+/// Tokens are those that were computed: input that was found in a cache is free. A day is one in
+/// UTC; a restart of the server forgets what was used of it.
+///
+/// A request may pass the limit of tokens while it runs, as nobody knows before how long its answer
+/// is; the next one is refused then.
+///
+/// Thread-safety: the io thread only.
+class KeyLimits {
+ public:
+  explicit KeyLimits(std::function<WallTime()> wall) : wall_(std::move(wall)) {}
+
+  /// Keeps one request counted as running for as long as it lives; the limits must outlive it.
+  class [[nodiscard]] Running {
+   public:
+    explicit Running(std::uint32_t& count) : count_(&count) { ++*count_; }
+    Running(Running&& other) noexcept : count_(std::exchange(other.count_, nullptr)) {}
+    Running& operator=(Running&&) = delete;
+    ~Running() {
+      if (count_ != nullptr) --*count_;
+    }
+
+   private:
+    std::uint32_t* count_;
+  };
+
+  /// Errors: 429 with the figures. For requests at once it may be repeated, for tokens it may not:
+  /// the next day is further away than clients wait.
+  std::expected<Running, api::ApiError> try_run(const ApiKey& key);
+  /// False once its tokens of the day are used up.
+  bool has_tokens(const ApiKey& key);
+  void spend(std::string_view name, std::uint64_t tokens);
+
+ private:
+  struct Use {
+    std::uint32_t running = 0;
+    std::chrono::sys_days day{};
+    std::uint64_t tokens = 0;  // Of that day.
+  };
+  /// As of today.
+  Use& use_of(std::string_view name);
+
+  const std::function<WallTime()> wall_;
+  std::map<std::string, Use, std::less<>> uses_;  // At most one for each key in the settings.
+};
+
+}  // namespace pensieve::gateway
