@@ -11,6 +11,7 @@
 #include "api/error.h"
 #include "gateway/history_page.h"
 #include "gateway/metrics.h"
+#include "gateway/openapi.h"
 #include "memory/admission.h"
 #include "memory/report.h"
 
@@ -50,14 +51,19 @@ json::array to_json(const Protections& protections) {
 }  // namespace
 
 bool StatusPages::has(std::string_view path) {
-  return path == "/" || path == "/health" || path == "/metrics" || path == "/v1/pensieve/ps" ||
-         path == kHistoryPath;
+  return path == "/" || path == "/health" || path == "/metrics" || path == "/openapi.json" ||
+         path == "/v1/pensieve/ps" || path == kHistoryPath;
 }
 
 std::optional<HttpResponse> StatusPages::page(std::string_view path, const Serving& serving) {
   if (path == "/") return front_page();
   if (path == "/health") return health(serving);
   if (path == "/metrics") return metrics(serving);
+  if (path == "/openapi.json") {
+    HttpResponse response;
+    response.body = openapi_document();
+    return response;
+  }
   if (path == "/v1/pensieve/ps") return ps(serving);
   if (path == kHistoryPath) return history(serving);
   return std::nullopt;
