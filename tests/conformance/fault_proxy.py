@@ -77,6 +77,18 @@ def text_block(text, index=0, stops=True):
     return events
 
 
+def tool_block(name, fragments, index=0):
+    """The events of a call whose input comes in `fragments` of JSON."""
+    start = ("content_block_start", {
+        "type": "content_block_start", "index": index,
+        "content_block": {"type": "tool_use", "id": "toolu_proxy", "name": name, "input": {}}})
+    deltas = [("content_block_delta", {
+        "type": "content_block_delta", "index": index,
+        "delta": {"type": "input_json_delta", "partial_json": part}}) for part in fragments]
+    return [start, *deltas,
+            ("content_block_stop", {"type": "content_block_stop", "index": index})]
+
+
 def error_event(kind, message="made up"):
     return ("error", {"type": "error", "error": {"type": kind, "message": message},
                       "request_id": "req_proxy"})

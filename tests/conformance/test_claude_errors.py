@@ -4,8 +4,11 @@ The client's rules differ from the SDKs', and change between versions: these are
 words and marks its errors as it does.
 """
 
+import json
+
 import pytest
-from fault_proxy import Reset, Stream, end, error, error_event, message_start, text_block
+from fault_proxy import (Reset, Stream, end, error, error_event, message_start, text_block,
+                         tool_block)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -106,3 +109,78 @@ def test_an_end_without_message_stop_is_taken(claude, proxy):
     proxy.plan(Stream((message_start(), *text_block("whole"), delta)))
     assert claude.say(proxy.port, PROMPT, **RETRIES) == "whole\n"
     assert len(proxy.seen()) == 1
+
+
+def test_a_call_that_was_whole_before_a_reset_is_run(claude, proxy):
+    """Why content_block_stop goes out only when the input of a call is complete."""
+    file = claude.project / "there.txt"
+    file.write_text("it is there\n")
+    call = tool_block("Read", [json.dumps({"file_path": str(file)})])
+    proxy.plan(Stream((message_start(), *call), resets=True))
+    result = claude.do(proxy.port, "script: say never; then; say at last", **RETRIES)
+    assert result["result"] == "at last"
+    assert "it is there" in json.dumps(proxy.seen()[-1].body["messages"])
+
+
+def test_an_input_that_is_no_json_is_told_to_the_model(claude, proxy):
+    call = tool_block("Read", ['{"file_path": "cut'])
+    proxy.plan(Stream((message_start(), *call, *end("tool_use"))))
+    result = claude.do(proxy.port, "script: say never; then; say at last", **RETRIES)
+    assert result["result"] == "at last"
+    assert '"is_error": true' in json.dumps(proxy.seen()[-1].body["messages"])
+
+
+def test_a_stream_that_ends_after_a_text_is_resumed_or_taken_for_whole(claude, proxy):
+    """Why a failure in a stream is always said: a silent end costs a turn, or half an answer."""
+    proxy.plan(Stream((message_start(), *text_block("the first half"))))
+    ended = claude.run(proxy.port, "--print", PROMPT, **RETRIES)
+    if claude.is_new:
+        assert len(proxy.seen()) >= 2
+        assert "the first half" in json.dumps(proxy.seen()[1].body["messages"])
+    else:
+        assert len(proxy.seen()) == 1
+        assert ended.stdout == "the first half\n"
+
+
+def test_a_stream_without_anything_is_asked_for_again(claude, proxy):
+    proxy.plan(Stream(()))
+    assert claude.say(proxy.port, PROMPT, **RETRIES) == "at last\n"
+    assert len(proxy.seen()) == 2
+
+
+def test_an_empty_answer_is_asked_for_again(claude, proxy):
+    proxy.plan(Stream((message_start(), *end())))
+    assert claude.say(proxy.port, PROMPT, **RETRIES).startswith("at last")
+    assert len(proxy.seen()) == 2
+
+
+def test_a_token_limit_makes_it_go_on(claude, proxy):
+    proxy.plan(Stream((message_start(), *text_block("cut"), *end("max_tokens"))))
+    claude.run(proxy.port, "--print", PROMPT, **RETRIES)
+    assert len(proxy.seen()) >= 2
+
+
+def test_thinking_that_is_refused_is_asked_for_in_another_form(claude, proxy):
+    proxy.plan(error(400, "invalid_request_error",
+                     "thinking.type: adaptive is not supported by this model"))
+    assert claude.say(proxy.port, PROMPT, **RETRIES) == "at last\n"
+    first, *_, last = proxy.seen()
+    assert first.body["thinking"] != last.body.get("thinking")
+
+
+def test_a_field_that_is_refused_is_left_out_or_ends_it(claude, proxy):
+    """Why no field is ever refused: one version heals itself, another gives up."""
+    proxy.plan(error(400, "invalid_request_error",
+                     "context_management: Extra inputs are not permitted"))
+    ended = claude.run(proxy.port, "--print", PROMPT, **RETRIES)
+    if claude.is_new:
+        assert ended.stdout == "at last\n"
+        assert "context_management" not in proxy.seen()[-1].body
+    else:
+        assert ended.returncode != 0 and "context_management" in ended.stdout
+
+
+def test_the_server_itself_refuses_nothing_that_it_sends(claude, proxy):
+    assert claude.say(proxy.port, PROMPT, **RETRIES) == "at last\n"
+    assert len(proxy.seen()) == 1
+    assert {"thinking", "tools", "system", "metadata"} <= set(proxy.seen()[0].body)

@@ -116,14 +116,15 @@ WEATHER = {"name": "get_weather", "description": "The weather in a city", "input
 
 
 def real(text, **more):
-    return {"model": SMOLLM2_ID, "max_tokens": 200,
+    return {"model": SMOLLM2_ID, "max_tokens": 400,
             "messages": [{"role": "user", "content": text}], **more}
 
 
 @pytest.mark.parametrize("op", ["create", "stream"])
 def test_a_real_model_calls_the_tool_that_it_must(sdk, smollm2, op):
     request = real("What is the weather in Oslo?", tools=[WEATHER],
-                   tool_choice={"type": "tool", "name": "get_weather"})
+                   tool_choice={"type": "tool", "name": "get_weather",
+                                "disable_parallel_tool_use": True})
     message = sdk.ok(smollm2.url, op, request)["message"]
     assert message["stop_reason"] == "tool_use"
     (name, given), *_ = calls_of(message)
