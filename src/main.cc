@@ -9,7 +9,6 @@
 #include <chrono>
 #include <cmath>
 #include <csignal>
-#include <ctime>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -18,7 +17,6 @@
 #include <utility>
 #include <vector>
 
-#include <fmt/chrono.h>
 #include <fmt/core.h>
 
 #include "base/clock.h"
@@ -84,8 +82,7 @@ gateway::ServerOptions server_options(const config::Settings& settings, model::M
   options.service.waiting_max = settings.server.queue_max;
   options.service.buffers = {
       .bytes_max = Bytes(std::uint64_t{settings.server.buffers_max_mb} << 20), .floors = floors};
-  options.service.started_at =
-      fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+  options.service.started_at = wall_time();
   options.monitor.floors = floors;
   options.monitor.recovery_hold = std::chrono::milliseconds(settings.memory.recovery_hold_ms);
   options.signals = memory::open_machine_signals();

@@ -184,14 +184,17 @@ std::string model_body(const Model& model) {
   out += R"(,"display_name":)";
   append_json(out, model.display_name);
   out += R"(,"created_at":)";
-  append_json(out, model.created_at);
+  append_json(out, rfc3339(model.created_at));
   out += R"(,"max_input_tokens":)";
   append_known(out, model.input_tokens_max);
   out += R"(,"max_tokens":)";
   append_known(out, model.output_tokens_max);
   out += R"(,"lifecycle":"active","capabilities":)";
   append_capabilities(out, model.capabilities);
-  out += '}';
+  // What OpenAI's clients read.
+  out += R"(,"object":"model","created":)";
+  append_json(out, static_cast<std::uint64_t>(model.created_at.time_since_epoch().count()));
+  out += R"(,"owned_by":"pensieve"})";
   return out;
 }
 
@@ -210,7 +213,7 @@ std::string page_body(std::span<const std::string> ids, const Page& page,
   append_id(out, listed, true);
   out += R"(,"last_id":)";
   append_id(out, listed, false);
-  out += '}';
+  out += R"(,"object":"list"})";
   return out;
 }
 

@@ -11,7 +11,7 @@ namespace {
 Model model(std::string id) {
   return {.id = std::move(id),
           .display_name = "Shown",
-          .created_at = "2026-01-01T00:00:00Z",
+          .created_at = WallTime(std::chrono::seconds(1'767'225'600)),  // 2026-01-01.
           .input_tokens_max = 8192,
           .output_tokens_max = 4096,
           .capabilities = {.batches = true, .structured_outputs = true}};
@@ -58,7 +58,8 @@ TEST(ModelBodyTest, HasTheExactShape) {
             R"("server_tools":{"supported":false,"web_search":{"supported":false},)"
             R"("code_execution":{"supported":false}},"thinking":{"supported":false,"types":)"
             R"({"adaptive":{"supported":false},"between_tools":{"supported":true},)"
-            R"("disabled":{"supported":true},"enabled":{"supported":false}}}}})");
+            R"("disabled":{"supported":true},"enabled":{"supported":false}}}},)"
+            R"("object":"model","created":1767225600,"owned_by":"pensieve"})");
 }
 
 TEST(ModelBodyTest, ACapabilityThatIsNotThereIsSaidSo) {
@@ -80,9 +81,11 @@ TEST(ModelBodyTest, AWindowThatIsNotKnownYetIsNullAndNotZero) {
 
 TEST(ModelsBodyTest, HasTheExactShape) {
   const std::vector<Model> one = {model("a")};
-  EXPECT_EQ(models_body(one, {}), R"({"data":[)" + model_body(one[0]) +
-                                      R"(],"has_more":false,"first_id":"a","last_id":"a"})");
-  EXPECT_EQ(models_body({}, {}), R"({"data":[],"has_more":false,"first_id":null,"last_id":null})");
+  EXPECT_EQ(models_body(one, {}),
+            R"({"data":[)" + model_body(one[0]) +
+                R"(],"has_more":false,"first_id":"a","last_id":"a","object":"list"})");
+  EXPECT_EQ(models_body({}, {}), R"({"data":[],"has_more":false,"first_id":null,"last_id":null,)"
+                                 R"("object":"list"})");
 }
 
 TEST(ModelsBodyTest, PagesForward) {

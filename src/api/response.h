@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "api/error.h"
+#include "base/clock.h"
 
 namespace pensieve::api {
 
@@ -90,7 +91,7 @@ struct Capabilities {
 struct Model {
   std::string id;
   std::string display_name;
-  std::string created_at;  // RFC 3339.
+  WallTime created_at{};
   /// The real context window, which bounds input and output together. Unknown (JSON null) before
   /// the model was loaded for the first time.
   std::optional<std::uint32_t> input_tokens_max;

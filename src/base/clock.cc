@@ -1,5 +1,9 @@
 #include "base/clock.h"
 
+#include <ctime>
+
+#include <fmt/chrono.h>
+
 #include "base/error.h"
 
 namespace pensieve {
@@ -21,6 +25,11 @@ const Clock& steady_clock() {
 
 WallTime wall_time() {
   return std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
+}
+
+std::string rfc3339(WallTime time) {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}",
+                     fmt::gmtime(static_cast<std::time_t>(time.time_since_epoch().count())));
 }
 
 TimePoint TimerClock::now() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <string>
 
 namespace pensieve {
 
@@ -24,6 +25,8 @@ const Clock& steady_clock();
 /// The time of day, for what people read and what outlives the process; never for a wait.
 using WallTime = std::chrono::sys_seconds;
 WallTime wall_time();
+/// "2026-01-31T23:59:59Z".
+std::string rfc3339(WallTime time);
 
 /// What timers (base/timer.h) take for the time: steady_clock(), or what a ScopedTimerClock of this
 /// thread says. Has the names that the standard asks of a clock.

@@ -28,44 +28,32 @@ std::string AnswerBlocks::open(Kind kind) {
     blocks_.push_back({.kind = kind, .text = {}});
     return {};
   }
-  return kind == Kind::kText ? api::text_block_start_event(index_)
-                             : api::thinking_block_start_event(index_);
+  return format_.block_start(index_, {.kind = kind, .text = {}});
 }
 
 std::string AnswerBlocks::close() {
   if (!open_) return {};
   std::string events;
-  if (streams_) {
-    if (open_ == Kind::kThinking) events = api::signature_delta_event(index_);
-    events += api::block_stop_event(index_);
-  }
+  if (streams_) events = format_.block_stop(index_, *open_);
   open_.reset();
   ++index_;
   return events;
 }
 
 std::string AnswerBlocks::delta(std::string_view text) const {
-  switch (open_.value()) {
-    case Kind::kText:
-      return api::text_delta_event(index_, text);
-    case Kind::kThinking:
-      return api::thinking_delta_event(index_, text);
-    case Kind::kToolUse:
-      return api::input_json_delta_event(index_, text);
-  }
-  return {};
+  return format_.block_delta(index_, open_.value(), text);
 }
 
 std::string AnswerBlocks::call_start(std::string_view name) {
   std::string events = close();
-  const std::string id = api::new_id("toolu_");
+  api::AnswerBlock call{.kind = Kind::kToolUse, .text = {}};
+  call.id = api::new_id("toolu_");
+  call.name = std::string(name);
   open_ = Kind::kToolUse;
   bytes_ += name.size();
-  if (!streams_) {
-    blocks_.push_back({.kind = Kind::kToolUse, .text = {}, .id = id, .name = std::string(name)});
-    return events;
-  }
-  return events + api::tool_use_block_start_event(index_, id, name);
+  if (streams_) return events + format_.block_start(index_, call);
+  blocks_.push_back(std::move(call));
+  return events;
 }
 
 std::string AnswerBlocks::call_input(std::string_view json) {

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "api/response.h"
+#include "api/answer_format.h"
 
 namespace pensieve::gateway {
 
@@ -23,7 +23,8 @@ namespace pensieve::gateway {
 /// Pure bookkeeping. Thread-safety: one thread.
 class AnswerBlocks {
  public:
-  explicit AnswerBlocks(bool streams) : streams_(streams) {}
+  /// `format` renders the events and must outlive the blocks.
+  AnswerBlocks(api::AnswerFormat& format, bool streams) : format_(format), streams_(streams) {}
 
   std::string text(std::string_view text) { return add(Kind::kText, text); }
   std::string thinking(std::string_view text) { return add(Kind::kThinking, text); }
@@ -55,6 +56,7 @@ class AnswerBlocks {
   std::string close();
   std::string delta(std::string_view text) const;
 
+  api::AnswerFormat& format_;
   const bool streams_;
   std::optional<Kind> open_;
   std::uint32_t index_ = 0;  // Of the open block, or of the next one.

@@ -30,7 +30,8 @@ std::string outline(const std::string& events) {
 }
 
 TEST(AnswerBlocksTest, TextIsOneBlock) {
-  AnswerBlocks blocks(true);
+  api::MessagesFormat format;
+  AnswerBlocks blocks(format, true);
   std::string events = blocks.text("a");
   events += blocks.text("b");
   events += blocks.finish();
@@ -39,7 +40,8 @@ TEST(AnswerBlocksTest, TextIsOneBlock) {
 }
 
 TEST(AnswerBlocksTest, ThinkingTextAndCallsAreBlocksInOrder) {
-  AnswerBlocks blocks(true);
+  api::MessagesFormat format;
+  AnswerBlocks blocks(format, true);
   std::string events = blocks.thinking("t");
   events += blocks.text("a");
   events += blocks.call_start("f");
@@ -58,7 +60,8 @@ TEST(AnswerBlocksTest, ThinkingTextAndCallsAreBlocksInOrder) {
 }
 
 TEST(AnswerBlocksTest, ACallThatWasCutOffIsNeverClosed) {
-  AnswerBlocks blocks(true);
+  api::MessagesFormat format;
+  AnswerBlocks blocks(format, true);
   std::string events = blocks.call_start("f");
   events += blocks.call_input("{\"a\":");
   events += blocks.finish();
@@ -67,7 +70,8 @@ TEST(AnswerBlocksTest, ACallThatWasCutOffIsNeverClosed) {
 }
 
 TEST(AnswerBlocksTest, AWholeAnswerHasTheSameBlocksAndNoEvents) {
-  AnswerBlocks blocks(false);
+  api::MessagesFormat format;
+  AnswerBlocks blocks(format, false);
   std::string events = blocks.text("a");
   events += blocks.text("b");
   events += blocks.call_start("f");
@@ -86,7 +90,8 @@ TEST(AnswerBlocksTest, AWholeAnswerHasTheSameBlocksAndNoEvents) {
 }
 
 TEST(AnswerBlocksTest, KeepingAwakeOpensATextBlockOrExtendsTheOpenOne) {
-  AnswerBlocks blocks(true);
+  api::MessagesFormat format;
+  AnswerBlocks blocks(format, true);
   EXPECT_EQ(outline(blocks.keep_awake()), "0:start(text) 0:delta(text_delta) ");
   EXPECT_EQ(outline(blocks.keep_awake()), "0:delta(text_delta) ");
   EXPECT_EQ(outline(blocks.call_start("f")), "0:stop 1:start(tool_use) ");
@@ -95,7 +100,8 @@ TEST(AnswerBlocksTest, KeepingAwakeOpensATextBlockOrExtendsTheOpenOne) {
 }
 
 TEST(AnswerBlocksTest, AWholeAnswerThatIsForgottenStartsAnew) {
-  AnswerBlocks blocks(false);
+  api::MessagesFormat format;
+  AnswerBlocks blocks(format, false);
   blocks.text("lost");
   blocks.forget();
   blocks.text("kept");

@@ -1,10 +1,8 @@
 #include "gateway/batches.h"
 
 #include <algorithm>
-#include <ctime>
 #include <utility>
 
-#include <fmt/chrono.h>
 #include <fmt/core.h>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -29,12 +27,7 @@ constexpr int kStartsPerTick = 64;
 /// A line of this size always has room, so that every batch comes to its end.
 constexpr std::size_t kShortLineBytes = 1024;
 
-std::string rfc3339(WallTime time) {
-  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}",
-                     fmt::gmtime(static_cast<std::time_t>(time.time_since_epoch().count())));
-}
-
-std::optional<std::string> rfc3339(const std::optional<WallTime>& time) {
+std::optional<std::string> shown(const std::optional<WallTime>& time) {
   if (!time) return std::nullopt;
   return rfc3339(*time);
 }
@@ -229,11 +222,12 @@ asio::awaitable<void> Batches::run(Lanes::iterator lane, api::MessagesRequest re
                                    BufferCharge charge) {
   const std::string request_id = api::new_id("req_");
   CollectedAnswer answer(std::move(charge));
+  api::MessagesFormat format;
   Traffic traffic;  // Of its own: these are no answers over HTTP.
   std::optional<api::ApiError> error;
   {
     MessageRelay relay(answer, seams_.pool, seams_.clock, traffic, std::move(request), request_id,
-                       Headers());
+                       Headers(), format);
     lane->relay = &relay;
     if (lane->taken_back) relay.end_early(api::overloaded("the batch has to wait", 1));
     error = co_await relay.run();
@@ -328,8 +322,8 @@ std::string Batches::body(const BatchRecord& record, const Asker& asker) const {
        .requests = record.requests,
        .created_at = rfc3339(record.created_at),
        .expires_at = rfc3339(record.expires_at),
-       .cancel_initiated_at = rfc3339(record.cancel_initiated_at),
-       .ended_at = rfc3339(record.ended_at),
+       .cancel_initiated_at = shown(record.cancel_initiated_at),
+       .ended_at = shown(record.ended_at),
        .tally = record.tally,
        .results_url = fmt::format("{}/v1/messages/batches/{}/results", asker.base_url, record.id)});
 }

@@ -183,8 +183,8 @@ TEST_F(BatchesTest, ARunningRequestGivesItsPlaceToWhoComesAndRunsLater) {
   HttpProbe interactive = server.connect();
   interactive.send(gateway::ask("say now"));
   ASSERT_TRUE(server.wait_until([&] { return server.service().requests_active() == 1; }));
-  server.let_pass(milliseconds(250));
-  EXPECT_TRUE(server.wait_until([&] { return server.service().batches_running() == 0; }));
+  EXPECT_TRUE(server.wait_until([&] { return server.service().batches_running() == 0; }))
+      << "without waiting for the next sample";
   server.kill_worker();  // It sleeps for a minute, as no engine would.
   EXPECT_EQ(interactive.answer().status, 200U);
   EXPECT_EQ(retrieve(server, id).at("processing_status"), "in_progress");

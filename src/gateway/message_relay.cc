@@ -82,17 +82,17 @@ api::ApiError error_of(const worker::WorkerGone& gone) {
 
 MessageRelay::MessageRelay(Exchange& exchange, model::Pool& pool, const Clock& clock,
                            Traffic& traffic, api::MessagesRequest request, std::string request_id,
-                           Headers headers)
+                           Headers headers, api::AnswerFormat& format)
     : exchange_(exchange),
       pool_(pool),
       clock_(clock),
       traffic_(traffic),
       request_(std::move(request)),
       request_id_(std::move(request_id)),
-      message_id_(api::new_id("msg_")),
+      format_(format),
       headers_(std::move(headers)),
       began_at_(clock.now()),
-      blocks_(request.stream),
+      blocks_(format, request_.stream),
       next_ping_(clock.now() + kPingEvery) {}
 
 MessageRelay::~MessageRelay() {
@@ -272,8 +272,7 @@ asio::awaitable<bool> MessageRelay::begin_stream() {
   ++traffic_.responses[200];
   const bool begun = co_await exchange_.begin_stream(std::move(headers));
   if (!begun) co_return false;
-  const std::string opening =
-      api::message_start_event(message_id_, request_.model, usage(0)) + api::ping_event();
+  const std::string opening = format_.start(request_.model, usage(0));
   co_return co_await exchange_.write(opening);
 }
 
@@ -332,7 +331,7 @@ asio::awaitable<bool> MessageRelay::heartbeat() {
     const std::string events = blocks_.keep_awake();
     co_return co_await exchange_.write(events);
   }
-  co_return co_await exchange_.write(api::ping_event());
+  co_return co_await exchange_.write(format_.ping());
 }
 
 asio::awaitable<void> MessageRelay::done(const worker::Done& event) {
@@ -347,14 +346,13 @@ asio::awaitable<void> MessageRelay::done(const worker::Done& event) {
   if (!request_.stream) {
     HttpResponse response;
     response.headers = headers_;
-    response.body = api::message_body(message_id_, request_.model, blocks_.blocks(), stop, total);
+    response.body = format_.whole(request_.model, blocks_.blocks(), stop, total);
     ++traffic_.responses[response.status];
     co_await exchange_.respond(std::move(response));
     if (!exchange_.client_gone()) end_ = MessageEnd::kComplete;
     co_return;
   }
-  events += api::message_delta_event(stop, total);
-  events += api::message_stop_event();
+  events += format_.end(stop, total);
   const bool written = co_await exchange_.write(events);
   if (!written) co_return;
   end_ = MessageEnd::kComplete;
@@ -369,7 +367,7 @@ asio::awaitable<void> MessageRelay::end_with_error(api::ApiError error) {
     end_ = MessageEnd::kErrorStatus;
     co_return;
   }
-  const bool written = co_await exchange_.write(api::error_event(error, request_id_));
+  const bool written = co_await exchange_.write(format_.error(error, request_id_));
   if (!written) co_return;
   end_ = MessageEnd::kErrorEvent;
   co_await exchange_.end_stream();

@@ -10,6 +10,7 @@
 
 #include <boost/asio/awaitable.hpp>
 
+#include "api/answer_format.h"
 #include "api/messages.h"
 #include "api/response.h"
 #include "base/clock.h"
@@ -34,7 +35,8 @@ class MessageRelay {
   static constexpr std::size_t kAnswerBytesMax = 16U << 20;
 
   MessageRelay(Exchange& exchange, model::Pool& pool, const Clock& clock, Traffic& traffic,
-               api::MessagesRequest request, std::string request_id, Headers headers);
+               api::MessagesRequest request, std::string request_id, Headers headers,
+               api::AnswerFormat& format);
   /// Counts the request's end.
   ~MessageRelay();
   MessageRelay(const MessageRelay&) = delete;
@@ -77,7 +79,7 @@ class MessageRelay {
   Traffic& traffic_;
   api::MessagesRequest request_;  // Without its prompt, once that is encoded.
   const std::string request_id_;
-  const std::string message_id_;
+  api::AnswerFormat& format_;
   const Headers headers_;
   const TimePoint began_at_;
 

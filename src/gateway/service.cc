@@ -1,6 +1,7 @@
 #include "gateway/service.h"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -8,6 +9,8 @@
 #include <fmt/core.h>
 #include <boost/json.hpp>
 
+#include "api/chat_request.h"
+#include "api/chat_response.h"
 #include "api/json.h"
 #include "api/messages.h"
 #include "api/response.h"
@@ -28,6 +31,32 @@ constexpr Duration kControlWait = std::chrono::seconds(60);
 
 /// Buffers are in use for as long as an upload or a step of the engine takes. Choice.
 constexpr unsigned kBufferRetryAfterSeconds = 2;
+
+/// The face that OpenAI's clients use.
+constexpr std::string_view kChat = "/v1/chat/completions";
+constexpr std::string_view kEmbeddings = "/v1/embeddings";
+
+bool is_openais(const HttpRequest& request) {
+  return request.path == kChat || request.path == kEmbeddings;
+}
+
+/// What is asked, and how the answer is to be written.
+struct Question {
+  api::MessagesRequest request;
+  std::unique_ptr<api::AnswerFormat> format;
+};
+
+std::expected<Question, api::ApiError> read_question(const HttpRequest& request, WallTime now) {
+  if (request.path == kChat) {
+    auto chat = api::parse_chat_request(request.body);
+    if (!chat) return std::unexpected(chat.error());
+    return Question{std::move(chat->messages),
+                    std::make_unique<api::ChatFormat>(now, chat->include_usage)};
+  }
+  auto messages = api::parse_messages_request(request.body);
+  if (!messages) return std::unexpected(messages.error());
+  return Question{*std::move(messages), std::make_unique<api::MessagesFormat>()};
+}
 
 /// Keeps a request listed for as long as it lives, on every way out.
 class Listed {
@@ -121,7 +150,8 @@ asio::awaitable<void> Service::route(Exchange& exchange, const std::string& requ
   if (path == "/v1/messages/batches" || path.starts_with("/v1/messages/batches/")) {
     co_return co_await route_batches(exchange, request_id);
   }
-  const bool posts_only = path == "/v1/messages" || path == "/v1/messages/count_tokens" ||
+  const bool posts_only = path == "/v1/messages" || path == kChat || path == kEmbeddings ||
+                          path == "/v1/messages/count_tokens" ||
                           path == "/v1/pensieve/clear-cache" || path == "/v1/pensieve/stop";
   if (posts_only && method == "POST") {
     co_return co_await route_model_work(exchange, request_id);
@@ -141,14 +171,17 @@ asio::awaitable<void> Service::refuse_method(Exchange& exchange, const std::stri
   const HttpRequest& request = exchange.request();
   const api::ApiError error =
       api::method_not_allowed(fmt::format("{} {}: use {}", request.method, request.path, allowed));
-  HttpResponse response = error_response(request_id, error);
+  HttpResponse response = error_response(request, request_id, error);
   response.headers.emplace_back("allow", fmt::format("{}, OPTIONS", allowed));
   co_await reply(exchange, request_id, std::move(response));
 }
 
 asio::awaitable<void> Service::route_model_work(Exchange& exchange, const std::string& request_id) {
   const std::string& path = exchange.request().path;
-  if (path == "/v1/messages") co_return co_await messages(exchange, request_id);
+  if (path == "/v1/messages" || path == kChat) {
+    co_return co_await messages(exchange, request_id);
+  }
+  if (path == kEmbeddings) co_return co_await embeddings(exchange, request_id);
   if (path == "/v1/messages/count_tokens") co_return co_await count_tokens(exchange, request_id);
   if (path == "/v1/pensieve/clear-cache") co_return co_await clear_cache(exchange, request_id);
   co_await reply(exchange, request_id, json(200, R"({"status":"stopping"})"));
@@ -211,11 +244,11 @@ asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& r
   if (!within_limits) co_return co_await fail(exchange, request_id, within_limits.error());
   auto parsing = charge_parsing(exchange);
   if (!parsing) co_return co_await fail(exchange, request_id, shortage_error(parsing.error()));
-  auto request = api::parse_messages_request(exchange.request().body);
+  auto question = read_question(exchange.request(), options_.wall());
   parsing->give_back();
   exchange.release_body();
-  if (!request) co_return co_await fail(exchange, request_id, request.error());
-  if (const auto known = check_model(request->model); !known) {
+  if (!question) co_return co_await fail(exchange, request_id, question.error());
+  if (const auto known = check_model(question->request.model); !known) {
     co_return co_await fail(exchange, request_id, known.error());
   }
   if (requests_active() >= pool_.sequences_max() + options_.waiting_max) {
@@ -225,12 +258,21 @@ asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& r
             fmt::format("{} requests are being answered or waiting already", requests_active()),
             5));
   }
-  MessageRelay relay(exchange, pool_, clock_, traffic_, std::move(*request), request_id,
-                     headers_for(exchange.request(), request_id));
+  MessageRelay relay(exchange, pool_, clock_, traffic_, std::move(question->request), request_id,
+                     headers_for(exchange.request(), request_id), *question->format);
   const Listed listed(running_, relay);
+  if (batches_running() > 0) tick();  // They give their place back before it is asked for.
   const std::optional<api::ApiError> error = co_await relay.run();
   limits_.spend(key.name, relay.tokens());
   if (error) co_await fail(exchange, request_id, *error);
+}
+
+/// No engine here gives embeddings: a refusal says so, so that no client takes a 404 for a wrong
+/// URL.
+asio::awaitable<void> Service::embeddings(Exchange& exchange, const std::string& request_id) {
+  const std::string message =
+      fmt::format("model {} gives no embeddings, and this server has no other", pool_.model().id);
+  co_await fail(exchange, request_id, api::invalid_request(message));
 }
 
 asio::awaitable<void> Service::count_tokens(Exchange& exchange, const std::string& request_id) {
@@ -314,12 +356,13 @@ HttpResponse Service::models(const HttpRequest& request, const std::string& requ
   const model::Pool::Status status = pool_.status();
   std::optional<std::uint32_t> window;
   if (status.info) window = status.info->context_tokens;
-  const api::Model model{.id = pool_.model().id,
-                         .display_name = pool_.model().id,
-                         .created_at = options_.started_at,
-                         .input_tokens_max = window,
-                         .output_tokens_max = window,
-                         .capabilities = {.batches = batches_ != nullptr}};
+  const api::Model model{
+      .id = pool_.model().id,
+      .display_name = pool_.model().id,
+      .created_at = options_.started_at,
+      .input_tokens_max = window,
+      .output_tokens_max = window,
+      .capabilities = {.batches = batches_ != nullptr, .structured_outputs = true}};
   if (request.path == "/v1/models") {
     const auto page = api::parse_page(request.query);
     if (!page) return json(page.error().status, api::error_body(page.error(), request_id));
@@ -346,6 +389,8 @@ Headers Service::common_headers(const std::string& request_id) const {
 
 Headers Service::headers_for(const HttpRequest& request, const std::string& request_id) const {
   Headers headers = common_headers(request_id);
+  // Where OpenAI's clients look for it.
+  if (is_openais(request)) headers.emplace_back("x-request-id", request_id);
   const std::string_view origin = request.header("origin");
   if (!origin.empty() && is_listed_origin(origin, options_.access)) {
     headers.emplace_back("access-control-allow-origin", origin);
@@ -375,9 +420,11 @@ HttpResponse Service::finished(const HttpRequest& request, const std::string& re
   return response;
 }
 
-HttpResponse Service::error_response(const std::string& request_id,
+HttpResponse Service::error_response(const HttpRequest& request, const std::string& request_id,
                                      const api::ApiError& error) const {
-  HttpResponse response = json(error.status, api::error_body(error, request_id));
+  const bool chat = is_openais(request);
+  HttpResponse response =
+      json(error.status, chat ? api::chat_error_body(error) : api::error_body(error, request_id));
   if (error.should_retry) {
     response.headers.emplace_back("x-should-retry", *error.should_retry ? "true" : "false");
   }
@@ -389,20 +436,20 @@ HttpResponse Service::error_response(const std::string& request_id,
 
 asio::awaitable<void> Service::fail(Exchange& exchange, const std::string& request_id,
                                     const api::ApiError& error) {
-  co_await reply(exchange, request_id, error_response(request_id, error));
+  co_await reply(exchange, request_id, error_response(exchange.request(), request_id, error));
 }
 
 std::optional<HttpResponse> Service::refuse_unread(const HttpRequest& head) {
   const std::string request_id = api::new_id("req_");
   if (const auto access = check_access(head, options_.access); !access) {
-    return finished(head, request_id, error_response(request_id, access.error()));
+    return finished(head, request_id, error_response(head, request_id, access.error()));
   }
   const bool needs_memory = head.path == "/v1/messages" ||
                             head.path == "/v1/messages/count_tokens" ||
-                            head.path == "/v1/messages/batches";
+                            head.path == "/v1/messages/batches" || head.path == kChat;
   if (!needs_memory) return std::nullopt;
   if (const auto refused = refusal()) {
-    return finished(head, request_id, error_response(request_id, *refused));
+    return finished(head, request_id, error_response(head, request_id, *refused));
   }
   return std::nullopt;
 }
@@ -418,7 +465,7 @@ api::ApiError Service::shortage_error(const BufferShortage& shortage) {
 
 HttpResponse Service::refuse_for_shortage(const HttpRequest& head, const BufferShortage& shortage) {
   const std::string request_id = api::new_id("req_");
-  return finished(head, request_id, error_response(request_id, shortage_error(shortage)));
+  return finished(head, request_id, error_response(head, request_id, shortage_error(shortage)));
 }
 
 HttpResponse Service::protocol_error(unsigned status, std::string message) {

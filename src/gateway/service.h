@@ -38,7 +38,7 @@ class Service final : public RequestSink {
     AccessRules access;
     std::vector<std::string> model_aliases;  // Other names of the model: what the user typed.
     std::uint32_t waiting_max = 64;          // Requests beyond those that the model runs at once.
-    std::string started_at;                  // RFC 3339; `created_at` of the models.
+    WallTime started_at{};                   // `created_at` of the models.
     BufferAccount::Options buffers;
     std::function<WallTime()> wall = wall_time;  // A test says its own.
   };
@@ -77,7 +77,9 @@ class Service final : public RequestSink {
  private:
   boost::asio::awaitable<void> route(Exchange& exchange, const std::string& request_id);
   boost::asio::awaitable<void> route_model_work(Exchange& exchange, const std::string& request_id);
+  /// POST /v1/messages and /v1/chat/completions.
   boost::asio::awaitable<void> messages(Exchange& exchange, const std::string& request_id);
+  boost::asio::awaitable<void> embeddings(Exchange& exchange, const std::string& request_id);
   /// For what a body may take while it is parsed; given back once that is done.
   std::expected<BufferCharge, BufferShortage> charge_parsing(const Exchange& exchange);
   boost::asio::awaitable<void> count_tokens(Exchange& exchange, const std::string& request_id);
@@ -99,7 +101,9 @@ class Service final : public RequestSink {
   /// The same, and what lets a web page of a listed origin read the answer.
   Headers headers_for(const HttpRequest& request, const std::string& request_id) const;
   HttpResponse json(unsigned status, std::string body) const;
-  HttpResponse error_response(const std::string& request_id, const api::ApiError& error) const;
+  /// In the form of the face that `request` asks.
+  HttpResponse error_response(const HttpRequest& request, const std::string& request_id,
+                              const api::ApiError& error) const;
   /// With the headers of every answer, and counted.
   HttpResponse finished(const HttpRequest& request, const std::string& request_id,
                         HttpResponse response);

@@ -177,7 +177,7 @@ TEST(Service, TokensAreCountedWhileTheModelIsBusy) {
 
 TEST(Service, ModelsAreListed) {
   TestServer::Options options;
-  options.service.started_at = "2026-01-01T00:00:00Z";
+  options.service.started_at = WallTime(std::chrono::seconds(1'767'225'600));  // 2026-01-01.
   options.model_lines = "context_tokens 4096";
   TestServer server(std::move(options));
   EXPECT_EQ(server.answer(ask("say hello")).status, 200U);
@@ -189,9 +189,10 @@ TEST(Service, ModelsAreListed) {
       << model;
   EXPECT_EQ(
       server.answer(get("/v1/models?limit=1000")).body,
-      R"({"data":[)" + model + R"(],"has_more":false,"first_id":"scripted","last_id":"scripted"})");
+      R"({"data":[)" + model +
+          R"(],"has_more":false,"first_id":"scripted","last_id":"scripted","object":"list"})");
   EXPECT_EQ(server.answer(get("/v1/models?after_id=scripted")).body,
-            R"({"data":[],"has_more":false,"first_id":null,"last_id":null})");
+            R"({"data":[],"has_more":false,"first_id":null,"last_id":null,"object":"list"})");
   EXPECT_EQ(server.answer(get("/v1/models?limit=1001")).status, 400U);
   EXPECT_EQ(server.answer(get("/v1/models/none")).status, 404U);
 }

@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "api/batches.h"
+#include "api/chat_request.h"
 #include "api/messages.h"
 #include "api/response.h"
 
@@ -34,6 +36,23 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   } else {
     check(counted.error());
   }
+  if (const auto chat = pensieve::api::parse_chat_request(body)) {
+    require(!chat->messages.prompt.messages.empty());
+    require(chat->messages.output_tokens_max >= 1);
+  } else {
+    check(chat.error());
+  }
+  if (const auto batch = pensieve::api::parse_batch(body)) {
+    require(!batch->empty());
+    for (const auto& request : *batch) {
+      const auto back = pensieve::api::request_of_line(pensieve::api::request_line(request));
+      require(back.custom_id == request.custom_id && back.params == request.params);
+    }
+  } else {
+    check(batch.error());
+  }
+  pensieve::api::result_of_line(body);
+  pensieve::api::request_of_line(body);
   if (const auto page = pensieve::api::parse_page(body); !page) check(page.error());
   require(pensieve::api::percent_decoded(body).size() <= size);
   return 0;

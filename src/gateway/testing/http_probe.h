@@ -48,6 +48,9 @@ class HttpProbe {
   /// The next answer's head alone; the body follows by event(), or there is none.
   Answer head();
 
+  /// The next piece of the body that head() began, as it was sent; empty at the end.
+  std::string piece() { return body_piece().value_or(std::string()); }
+
   /// The next event of the body that head() began; empty at the end of the body.
   std::optional<Event> event();
 
