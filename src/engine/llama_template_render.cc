@@ -1,11 +1,13 @@
 // Renders conversations as the worker does, for test_templates.py: template_render MODEL reads one
-// JSON object a line, {"template": TEXT, "messages": [{"role", "content"}]}, and answers with
-// {"forms": [messages...], "rendered": TEXT} or {"forms", "error": TEXT}. Only the vocabulary of
-// MODEL is loaded.
+// JSON object a line, {"template": TEXT, "messages": [...], "tools": [...]}, and answers with
+// {"rendered": TEXT} or {"error": TEXT}, and with the forms of the conversation that may be tried:
+// "forms", and "text_forms" for templates without tools. Only the vocabulary of MODEL is loaded.
 #include <cstdio>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include <llama.h>
 #include <boost/json.hpp>
@@ -13,6 +15,7 @@
 #include "engine/llama_chat.h"
 #include "engine/llama_plan.h"
 #include "engine/prompt_forms.h"
+#include "engine/tool_text.h"
 
 namespace {
 
@@ -21,14 +24,51 @@ using pensieve::engine::LlamaChat;
 using pensieve::engine::Message;
 using pensieve::engine::Prompt;
 using pensieve::engine::Role;
+using pensieve::engine::ToolCall;
 
-Prompt prompt_of(const json::array& messages) {
+Role role_of(const json::string& name) {
+  if (name == "system") return Role::kSystem;
+  if (name == "user") return Role::kUser;
+  return name == "tool" ? Role::kTool : Role::kAssistant;
+}
+
+const char* name_of(Role role) {
+  switch (role) {
+    case Role::kSystem:
+      return "system";
+    case Role::kUser:
+      return "user";
+    case Role::kAssistant:
+      return "assistant";
+    case Role::kTool:
+      return "tool";
+  }
+  return "";
+}
+
+std::string text_at(const json::value& object, std::string_view key) {
+  const json::value* const text = object.as_object().if_contains(key);
+  return text == nullptr ? std::string() : std::string(text->as_string());
+}
+
+Prompt prompt_of(const json::value& asked) {
   Prompt prompt;
-  for (const json::value& message : messages) {
-    const json::string& role = message.at("role").as_string();
+  for (const json::value& message : asked.at("messages").as_array()) {
     Message& added = prompt.messages.emplace_back();
-    added.role = role == "system" ? Role::kSystem : role == "user" ? Role::kUser : Role::kAssistant;
-    added.text = message.at("content").as_string();
+    added.role = role_of(message.at("role").as_string());
+    added.text = text_at(message, "content");
+    added.tool_call_id = text_at(message, "tool_call_id");
+    added.tool_name = text_at(message, "name");
+    const json::value* const calls = message.as_object().if_contains("calls");
+    if (calls == nullptr) continue;
+    for (const json::value& call : calls->as_array()) {
+      added.calls.push_back(
+          {text_at(call, "id"), text_at(call, "name"), json::serialize(call.at("arguments"))});
+    }
+  }
+  for (const json::value& tool : asked.at("tools").as_array()) {
+    prompt.tools.push_back({text_at(tool, "name"), text_at(tool, "description"),
+                            json::serialize(tool.at("parameters"))});
   }
   return prompt;
 }
@@ -36,27 +76,39 @@ Prompt prompt_of(const json::array& messages) {
 json::array messages_of(const Prompt& prompt) {
   json::array messages;
   for (const Message& message : prompt.messages) {
-    const char* const role = message.role == Role::kSystem ? "system"
-                             : message.role == Role::kUser ? "user"
-                                                           : "assistant";
-    messages.push_back(json::object{{"role", role}, {"content", message.text}});
+    json::object shown{{"role", name_of(message.role)}, {"content", message.text}};
+    if (message.role == Role::kTool) {
+      shown["tool_call_id"] = message.tool_call_id;
+      shown["name"] = message.tool_name;
+    }
+    for (const ToolCall& call : message.calls) {
+      json::object one{
+          {"id", call.id}, {"name", call.name}, {"arguments", json::parse(call.arguments)}};
+      if (!shown.contains("calls")) shown["calls"].emplace_array();
+      shown["calls"].as_array().push_back(std::move(one));
+    }
+    messages.push_back(std::move(shown));
   }
   return messages;
 }
 
-json::object answer_to(const llama_model* model, const json::value& asked) {
-  const Prompt prompt = prompt_of(asked.at("messages").as_array());
-  json::object answer;
-  json::array& forms = answer["forms"].emplace_array();
+json::array forms_of(const Prompt& prompt) {
+  json::array forms;
   for (const Prompt& form : pensieve::engine::prompt_forms(prompt)) {
     forms.push_back(messages_of(form));
   }
-  const auto chat = LlamaChat::create(model, std::string(asked.at("template").as_string()));
+  return forms;
+}
+
+json::object answer_to(const llama_model* model, const json::value& asked) {
+  const Prompt prompt = prompt_of(asked);
+  json::object answer;
+  answer["forms"] = forms_of(prompt);
+  answer["text_forms"] = forms_of(pensieve::engine::with_tools_as_text(prompt));
+  const auto chat = LlamaChat::create(model, text_at(asked, "template"));
   if (!chat) {
     answer["error"] = chat.error().message;
-    return answer;
-  }
-  if (const auto rendered = (*chat)->render(prompt)) {
+  } else if (const auto rendered = (*chat)->render(prompt)) {
     answer["rendered"] = *rendered;
   } else {
     answer["error"] = rendered.error().message;
