@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "tests"))  # What runs and attacks servers is shar
 import check
 import serve
 import survival
+import tools
 
 
 def arguments():
@@ -33,6 +34,9 @@ def arguments():
     surviving.add_argument("--only", choices=list(survival.SCENARIOS), action="append",
                            metavar="NAME", help="only this scenario (may be repeated)")
     surviving.add_argument("--list", action="store_true", help="say which scenarios there are")
+    tooling = names.add_parser("tools", parents=[shared], help="tool calls that keep their schema")
+    tooling.add_argument("--vs", choices=["llama-server"], help="run this server as well")
+    tooling.add_argument("--runs", type=int, default=5, help="rounds of the mask's cost")
     return parser.parse_args()
 
 
@@ -41,5 +45,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     chosen = arguments()
     chosen.build = chosen.build.resolve()
-    benches = {"check": check.main, "serve": serve.main, "survival": survival.main}
+    benches = {"check": check.main, "serve": serve.main, "survival": survival.main,
+               "tools": tools.main}
     sys.exit(benches[chosen.name](chosen))

@@ -5,7 +5,8 @@ import re
 
 import anthropic
 import pytest
-from harness import SMOLLM2_ID, ask, body, error_of, stream
+from gguf import with_chat_template
+from harness import CALM, MODELS, SMOLLM2_ID, ask, body, error_of, stream
 
 READ = {"name": "Read", "description": "Reads a file",
         "input_schema": {"type": "object", "properties": {"path": {"type": "string"}},
@@ -119,6 +120,110 @@ def test_the_sdk_runs_a_tool_loop(scripted):
     assert last.content[0].text == "It says hello."
 
 
+def test_stop_sequences_see_the_text_and_not_how_calls_are_spelled(scripted):
+    blocks, stopped, reason = outline(stream(scripted, CALL, tools=[READ],
+                                             stop_sequences=["<tool_call>", '"name"']))
+    assert blocks == [("text", "I look."), ("tool_use", '{"path": "a.txt"}')]
+    assert stopped == {0, 1} and reason == "tool_use"
+
+
+def test_a_stop_sequence_in_a_call_leaves_it_without_an_end(scripted):
+    blocks, stopped, reason = outline(stream(scripted, CALL, tools=[READ],
+                                             stop_sequences=["a.txt"]))
+    assert reason == "stop_sequence"
+    assert stopped == {0} and "a.txt" not in blocks[-1][1]
+
+
+def test_deferred_tools_are_not_shown_until_the_conversation_names_them(scripted):
+    request = body("hi", tools=[READ, {**READ, "name": "Later", "defer_loading": True}])
+    del request["max_tokens"]
+
+    def count(messages):
+        counted = scripted.http.post("/v1/messages/count_tokens",
+                                     json={**request, "messages": messages}).json()
+        return counted["input_tokens"]
+
+    asked = [{"role": "user", "content": "hi"},
+             {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "Read",
+                                                "input": {"path": "x"}}]}]
+
+    def result(*blocks):
+        return {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t",
+                                             "content": list(blocks)}]}
+
+    plain = count([*asked, result({"type": "text", "text": "Later"})])
+    expanded = count([*asked, result({"type": "tool_reference", "tool_name": "Later"})])
+    assert expanded > plain + 2
+
+
+# --- thinking -------------------------------------------------------------------------------------
+
+THINK = "script: think one two three four five; say Yes."
+ADAPTIVE = {"thinking": {"type": "adaptive"}}
+
+
+def test_thoughts_are_a_block_in_front_of_the_answer(scripted):
+    events = stream(scripted, THINK, **ADAPTIVE)
+    deltas = [data["delta"] for name, data in events if name == "content_block_delta"]
+    thoughts = "".join(delta.get("thinking", "") for delta in deltas)
+    assert thoughts == "one two three four five"
+    assert "".join(delta.get("text", "") for delta in deltas) == "Yes."
+    kinds = [data["content_block"]["type"] for name, data in events
+             if name == "content_block_start"]
+    assert kinds == ["thinking", "text"]
+    order = [delta["type"] for delta in deltas]
+    assert order.index("signature_delta") == order.index("text_delta") - 1
+
+
+@pytest.mark.parametrize("fields", [{}, {"thinking": {"type": "disabled"}}])
+def test_thoughts_that_nobody_asked_for_are_not_sent(scripted, fields):
+    content = ask(scripted, THINK, **fields).json()["content"]
+    assert content == [{"type": "text", "text": "Yes."}]
+
+
+def test_a_budget_ends_the_thoughts(scripted):
+    # A quarter of max_tokens is kept for the answer.
+    for most, thoughts in ((8, "one two three four five"), (5, "one two three four")):
+        content = ask(scripted, THINK, max_tokens=most, **ADAPTIVE).json()["content"]
+        assert content[0]["thinking"] == thoughts, most
+    spent = ask(scripted, "script: think " + "word " * 2000 + "; say Yes.",
+                max_tokens=3000, thinking={"type": "enabled", "budget_tokens": 1024}).json()
+    assert len(spent["content"][0]["thinking"].split()) == 1024
+    assert spent["content"][1]["text"] == "Yes." and spent["stop_reason"] == "end_turn"
+
+
+def test_omitted_thoughts_come_back_in_their_signature_and_keep_the_prefix(scripted):
+    request = body(THINK, thinking={"type": "adaptive", "display": "omitted"})
+    first = scripted.http.post("/v1/messages", json=request).json()
+    assert first["content"][0]["thinking"] == "" and first["content"][0]["signature"]
+    request["messages"] += [{"role": "assistant", "content": first["content"]},
+                            {"role": "user", "content": "more"}]
+    second = scripted.http.post("/v1/messages", json=request).json()
+    # The question, its marks, and all of the answer: "<think>", five words, "</think>", "Yes.".
+    assert second["usage"]["cache_read_input_tokens"] >= 8 + 8
+
+
+def test_thoughts_come_back_whatever_their_signature(scripted):
+    said = [{"type": "thinking", "thinking": "one two", "signature": ""},
+            {"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "Yes."}]
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": said},
+                {"role": "user", "content": "script: say fine"}]
+    response = scripted.http.post("/v1/messages", json=body("", messages=messages, **ADAPTIVE))
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize("thinking, message", [
+    ({"type": "enabled", "budget_tokens": 1023},
+     "thinking.budget_tokens: Input should be greater than or equal to 1024"),
+    ({"type": "enabled"}, "thinking.budget_tokens: Field required"),
+    ({"type": "deep"}, "thinking.type: Input should be 'adaptive', 'enabled' or 'disabled'"),
+])
+def test_wrong_thinking_is_refused_by_name(scripted, thinking, message):
+    response = ask(scripted, "hi", thinking=thinking)
+    assert response.status_code == 400
+    assert error_of(response)["message"] == message
+
+
 # --- a real model ---------------------------------------------------------------------------------
 
 WEATHER = {"name": "get_weather", "description": "The weather in a city", "input_schema": {
@@ -159,3 +264,74 @@ def test_tool_choice_none_gives_text(smollm2):
     answer = ask(smollm2, "Read the file a.txt.", model=SMOLLM2_ID, max_tokens=60, tools=[READ],
                  tool_choice={"type": "none"}).json()
     assert {block["type"] for block in answer["content"]} <= {"text"}
+
+
+@pytest.mark.parametrize("thinking", [
+    {"type": "adaptive", "display": "omitted"}, {"type": "disabled"},
+    {"type": "enabled", "budget_tokens": 31999}])
+def test_a_model_that_does_not_think_accepts_thinking(smollm2, thinking):
+    answer = ask(smollm2, "Say hello.", model=SMOLLM2_ID, max_tokens=20, thinking=thinking,
+                 output_config={"effort": "high"}).json()
+    assert [block["type"] for block in answer["content"]] == ["text"]
+
+
+def test_a_schema_in_the_older_field_is_kept_too(smollm2):
+    answer = ask(smollm2, "Yes or no?", model=SMOLLM2_ID, max_tokens=50, output_format={
+        "type": "json_schema", "schema": {"enum": ["yes", "no"]}}).json()
+    assert json.loads(answer["content"][0]["text"]) in ("yes", "no")
+
+
+# --- a real model that thinks: SmolLM2's weights with a template that opens the thoughts ----------
+
+THINKING_TEMPLATE = """
+{%- for message in messages -%}
+  {{- '<|im_start|>' + message['role'] + '\\n' -}}
+  {%- if message.reasoning_content -%}
+    {{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' -}}
+  {%- endif -%}
+  {{- message['content'] + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+  {{- '<|im_start|>assistant\\n' -}}
+  {%- if enable_thinking is defined and not enable_thinking -%}
+    {{- '<think>\\n\\n</think>\\n\\n' -}}
+  {%- else -%}
+    {{- '<think>\\n' -}}
+  {%- endif -%}
+{%- endif -%}"""
+
+
+@pytest.fixture(scope="module")
+def thinker_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("thinker") / "thinker.gguf"
+    with_chat_template(MODELS / f"{SMOLLM2_ID}.gguf", path, THINKING_TEMPLATE)
+    yield path
+    path.unlink()
+
+
+def test_a_real_model_leaves_its_thoughts_when_the_budget_is_spent(serve, thinker_path):
+    server = serve("--model", thinker_path, "--context", "4096", *CALM)
+    question = "Count from one to two hundred in words."
+
+    def asked(most, **fields):
+        return ask(server, question, model="thinker", temperature=0, max_tokens=most,
+                   **fields).json()
+
+    # 300 of 400 tokens may be thoughts; then they are closed, and the model may say more.
+    answer = asked(400, **ADAPTIVE)
+    assert answer["content"][0]["type"] == "thinking", answer
+    assert 300 < answer["usage"]["output_tokens"] <= 400
+    assert answer["stop_reason"] == "end_turn"  # It would have gone on thinking.
+    assert "think>" not in json.dumps(answer["content"])
+
+    quiet = asked(60)
+    assert [block["type"] for block in quiet["content"]] == ["text"], quiet
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"],
+              "additionalProperties": False}
+    kept = asked(200, **ADAPTIVE, output_config={"format": {"type": "json_schema",
+                                                            "schema": schema}})
+    assert [block["type"] for block in kept["content"]] == ["thinking", "text"], kept
+    assert json.loads(kept["content"][1]["text"]).keys() == {"n"}
+    called = asked(600, **ADAPTIVE, tools=[READ], tool_choice={"type": "any"})
+    assert [block["type"] for block in called["content"]][:2] == ["thinking", "tool_use"], called
+    assert called["content"][1]["input"].keys() == {"path"}

@@ -27,9 +27,4 @@ std::string MessagesFormat::block_delta(std::uint32_t index, AnswerBlock::Kind k
   return input_json_delta_event(index, text);
 }
 
-std::string MessagesFormat::block_stop(std::uint32_t index, AnswerBlock::Kind kind) {
-  const bool thinks = kind == AnswerBlock::Kind::kThinking;
-  return (thinks ? signature_delta_event(index) : std::string()) + block_stop_event(index);
-}
-
 }  // namespace pensieve::api

@@ -32,7 +32,9 @@ class AnswerFormat {
   virtual std::string block_start(std::uint32_t index, const AnswerBlock& block) = 0;
   virtual std::string block_delta(std::uint32_t index, AnswerBlock::Kind kind,
                                   std::string_view text) = 0;
-  virtual std::string block_stop(std::uint32_t index, AnswerBlock::Kind kind) = 0;
+  /// Of a block of thoughts, the last thing before its stop.
+  virtual std::string signature(std::uint32_t index, std::string_view signature) = 0;
+  virtual std::string block_stop(std::uint32_t index) = 0;
   virtual std::string end(const Stop& stop, const Usage& usage) = 0;
   virtual std::string error(const ApiError& error, std::string_view request_id) = 0;
 };
@@ -54,7 +56,10 @@ class MessagesFormat final : public AnswerFormat {
   std::string block_start(std::uint32_t index, const AnswerBlock& block) override;
   std::string block_delta(std::uint32_t index, AnswerBlock::Kind kind,
                           std::string_view text) override;
-  std::string block_stop(std::uint32_t index, AnswerBlock::Kind kind) override;
+  std::string signature(std::uint32_t index, std::string_view signature) override {
+    return signature_delta_event(index, signature);
+  }
+  std::string block_stop(std::uint32_t index) override { return block_stop_event(index); }
   std::string end(const Stop& stop, const Usage& usage) override {
     return message_delta_event(stop, usage) + message_stop_event();
   }

@@ -138,7 +138,7 @@ std::string ChatFormat::block_delta(std::uint32_t, AnswerBlock::Kind kind, std::
   return chunk(delta, "null");
 }
 
-std::string ChatFormat::block_stop(std::uint32_t, AnswerBlock::Kind) {
+std::string ChatFormat::block_stop(std::uint32_t) {
   return {};
 }
 

@@ -27,7 +27,9 @@ class ChatFormat final : public AnswerFormat {
   std::string block_start(std::uint32_t index, const AnswerBlock& block) override;
   std::string block_delta(std::uint32_t index, AnswerBlock::Kind kind,
                           std::string_view text) override;
-  std::string block_stop(std::uint32_t index, AnswerBlock::Kind kind) override;
+  /// OpenAI's clients know no signatures.
+  std::string signature(std::uint32_t, std::string_view) override { return {}; }
+  std::string block_stop(std::uint32_t index) override;
   std::string end(const Stop& stop, const Usage& usage) override;
   std::string error(const ApiError& error, std::string_view request_id) override;
 

@@ -99,7 +99,7 @@ TEST(ChatFormatTest, AStreamIsChunksAndDone) {
   EXPECT_EQ(chat.block_start(0, {.kind = Kind::kThinking, .text = {}}), "");
   EXPECT_EQ(without_id(chat.block_delta(0, Kind::kThinking, "hm")),
             chunk(R"({"reasoning_content":"hm"})"));
-  EXPECT_EQ(chat.block_stop(0, Kind::kThinking), "");
+  EXPECT_EQ(chat.block_stop(0), "");
   EXPECT_EQ(chat.block_start(1, {.kind = Kind::kText, .text = {}}), "");
   EXPECT_EQ(without_id(chat.block_delta(1, Kind::kText, "a\"")), chunk(R"({"content":"a\""})"));
   EXPECT_EQ(without_id(chat.end({StopReason::kEndTurn, ""}, kUsage)),
@@ -117,7 +117,7 @@ TEST(ChatFormatTest, CallsOfAStreamAreCountedByThemselves) {
   EXPECT_EQ(without_id(chat.block_start(2, call("f", ""))), start(0, "f"));
   EXPECT_EQ(without_id(chat.block_delta(2, Kind::kToolUse, R"({"a")")),
             chunk(R"({"tool_calls":[{"index":0,"function":{"arguments":"{\"a\""}}]})"));
-  EXPECT_EQ(chat.block_stop(2, Kind::kToolUse), "");
+  EXPECT_EQ(chat.block_stop(2), "");
   EXPECT_EQ(without_id(chat.block_start(3, call("g", ""))), start(1, "g"));
   EXPECT_EQ(without_id(chat.block_delta(3, Kind::kToolUse, "{}")),
             chunk(R"({"tool_calls":[{"index":1,"function":{"arguments":"{}"}}]})"));

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "api/raw_json.h"
+#include "api/thinking.h"
 #include "base/error.h"
 
 namespace pensieve::api {
@@ -77,7 +78,12 @@ Read refuse_document(const Block&, std::vector<Part>&) {
 Read read_thinking(const Block& block, std::vector<Part>& parts) {
   const auto thinking = require_string(block.members, "thinking");
   if (!thinking) return std::unexpected(thinking.error());
-  if (!thinking->empty()) parts.push_back({Part::Kind::kThinking, std::string(*thinking)});
+  std::string thoughts(*thinking);
+  const value* signature = find(block.members, "signature");
+  if (thoughts.empty() && signature != nullptr && signature->is_string()) {
+    thoughts = thinking_in(signature->get_string()).value_or("");
+  }
+  if (!thoughts.empty()) parts.push_back({Part::Kind::kThinking, std::move(thoughts)});
   return {};
 }
 

@@ -30,8 +30,8 @@ struct Part {
 /// Reads the value of a `content` field: a string, or a list of blocks.
 ///
 ///   text                         its text; empty ones vanish
-///   thinking                     its thoughts, whatever the signature; a template that has a place
-///                                for them shows them
+///   thinking                     its thoughts, whatever the signature, or those that our signature
+///                                holds; a template that has a place for them shows them
 ///   redacted_thinking            nothing: only its author can read it
 ///   tool_use                     name and input; the id tells which result belongs to it
 ///   tool_result                  its own blocks joined by "\n"; images and documents become a

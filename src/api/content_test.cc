@@ -105,6 +105,20 @@ TEST(ContentTest, RefusesMalformedToolUses) {
             "refused: messages.0.content.0.input: Input should be an object");
 }
 
+TEST(ContentTest, ThoughtsThatWereNotShownComeBackInTheirSignature) {
+  const auto thinking = [](const std::string& signature) {
+    const std::string body =
+        R"({"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"},)"
+        R"({"role":"assistant","content":[{"type":"thinking","thinking":"","signature":")" +
+        signature + R"("},{"type":"text","text":"a"}]},{"role":"user","content":"b"}]})";
+    const auto request = parse_messages_request(body);
+    return request ? request->prompt.messages.at(1).thinking : request.error().message;
+  };
+  EXPECT_EQ(thinking(thinking_signature("a secret")), "a secret");
+  EXPECT_EQ(thinking("EqQBCkYIBBgC"), "");
+  EXPECT_EQ(thinking(""), "");
+}
+
 TEST(ContentTest, WritesAToolResultHoweverItsContentIsSpelled) {
   const std::string expected = "u: <tool_response>\nok\n</tool_response>\n";
   EXPECT_EQ(of_result(R"("ok")"), expected);

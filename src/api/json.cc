@@ -102,6 +102,16 @@ void append_escape(std::string& out, char c) {
 
 }  // namespace
 
+bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const bool is_ascii = static_cast<unsigned char>(text[0]) < 0x80;
+    const std::size_t length = is_ascii ? 1 : character_length(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
 std::expected<boost::json::value, ApiError> parse_json(std::string_view body) {
   try {
     const auto memory =

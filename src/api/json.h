@@ -37,6 +37,9 @@ std::expected<boost::json::value, ApiError> parse_json(std::string_view body);
 void append_json(std::string& out, std::string_view text);
 void append_json(std::string& out, std::uint64_t number);
 
+/// Whether all of `text` is valid UTF-8, as JSON's strings must be.
+bool is_utf8(std::string_view text);
+
 /// Why one field of a request is refused. The path is put together from the inside out, so that
 /// nothing is formatted while all is well.
 struct Refusal {

@@ -100,6 +100,15 @@ TEST(AppendJsonTest, WritesWhatAParserReadsBack) {
   EXPECT_EQ(parse_json(out), boost::json::value(text));
 }
 
+TEST(IsUtf8Test, TakesWholeCharactersOnly) {
+  for (const char* good : {"", "a\x7f", "\xc3\xbc", "a\xe2\x82\xac", "\xf0\x9f\x99\x82z"}) {
+    EXPECT_TRUE(is_utf8(good)) << good;
+  }
+  for (const char* bad : {"\x80", "\xc3", "a\xe2\x82", "\xc0\x80", "\xed\xa0\x80", "\xff"}) {
+    EXPECT_FALSE(is_utf8(bad));
+  }
+}
+
 TEST(AppendJsonTest, ReplacesWhatIsNoUtf8AndKeepsAllThatIs) {
   for (const std::string_view good :
        {"\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEE\x80\x80", "\xEF\xBF\xBF",

@@ -197,6 +197,12 @@ Field<MessagesRequest> parse_messages_object(const object& body, std::string_vie
   if (!prompt) return std::unexpected(prompt.error());
   request.prompt = *std::move(prompt);
 
+  const auto display = parse_thinking(body, request.output_tokens_max, request.prompt.rules);
+  if (!display) return std::unexpected(display.error());
+  request.thinking_display = *display;
+  // What was begun without thoughts goes on without.
+  if (request.prompt.continues_last) request.prompt.rules.thinking_tokens_max = 0;
+
   auto stop_sequences = parse_stop_sequences(body);
   if (!stop_sequences) return std::unexpected(stop_sequences.error());
   request.stop_sequences = *std::move(stop_sequences);
@@ -228,6 +234,9 @@ std::expected<CountTokensRequest, ApiError> parse_count_tokens_request(std::stri
   if (!model) return std::unexpected(to_error(model.error()));
   auto prompt = parse_prompt(parsed->get_object(), body);
   if (!prompt) return std::unexpected(to_error(prompt.error()));
+  constexpr std::uint32_t kMost = std::numeric_limits<std::uint32_t>::max();
+  const auto display = parse_thinking(parsed->get_object(), kMost, prompt->rules);
+  if (!display) return std::unexpected(to_error(display.error()));
   return CountTokensRequest{*std::move(model), *std::move(prompt)};
 }
 

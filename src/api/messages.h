@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "api/error.h"
+#include "api/thinking.h"
 #include "engine/engine.h"
 
 namespace pensieve::api {
@@ -22,6 +23,7 @@ struct MessagesRequest {
   std::uint32_t output_tokens_max = 0;  // max_tokens; at least 1, not yet clamped to the window.
   std::vector<std::string> stop_sequences;
   engine::Sampling sampling;
+  ThinkingDisplay thinking_display = ThinkingDisplay::kNone;
   bool stream = false;
 };
 
@@ -30,9 +32,9 @@ struct CountTokensRequest {
   engine::Prompt prompt;
 };
 
-// What a request may say, besides what prompt.h and content.h tell of the messages:
-//  - Unknown fields are ignored, and so, for now, is `thinking`. A null counts as absent where a
-//  field may be absent.
+// What a request may say, besides what prompt.h and content.h tell of the messages, tools.h of
+// `tools`, `tool_choice` and output formats, and thinking.h of `thinking` and efforts:
+//  - Unknown fields are ignored. A null counts as absent where a field may be absent.
 //  - `max_tokens`: a whole number of at least 1; a larger one than fits becomes the largest.
 //  - `temperature` in [0, 2]; Anthropic's API ends at 1, other clients do not.
 //  - `top_p` in [0, 1]; 0 is the likeliest token alone.

@@ -222,7 +222,7 @@ TEST(MessagesRequestTest, TakesNullForAbsentWhereAFieldMayBeAbsent) {
 }
 
 TEST(MessagesRequestTest, IgnoresUnknownFieldsOfAnyType) {
-  EXPECT_EQ(refusal_with(R"("safeguards":[{}],"service_tier":"auto","thinking":7,)"
+  EXPECT_EQ(refusal_with(R"("safeguards":[{}],"service_tier":"auto","speed":7,)"
                          R"("metadata":1,"fallbacks":null,"":{}, "betas":["x"])"),
             "accepted");
 }

@@ -55,8 +55,6 @@ std::string message_head(std::string_view id, std::string_view model) {
   return out;
 }
 
-constexpr std::string_view kSignature = "cGVuc2lldmU=";
-
 void append_block(std::string& out, const AnswerBlock& block) {
   switch (block.kind) {
     case AnswerBlock::Kind::kText:
@@ -67,7 +65,7 @@ void append_block(std::string& out, const AnswerBlock& block) {
       out += R"({"type":"thinking","thinking":)";
       append_json(out, block.text);
       out += R"(,"signature":)";
-      append_json(out, kSignature);
+      append_json(out, block.signature);
       break;
     case AnswerBlock::Kind::kToolUse:
       out += R"({"type":"tool_use","id":)";
@@ -75,7 +73,7 @@ void append_block(std::string& out, const AnswerBlock& block) {
       out += R"(,"name":)";
       append_json(out, block.name);
       out += R"(,"input":)";
-      out += block.input;
+      out += block.input.empty() ? std::string_view("{}") : block.input;
       break;
   }
   out += '}';
@@ -128,7 +126,8 @@ std::string message_body(std::string_view id, std::string_view model,
   std::string out = message_head(id, model);
   const std::size_t empty = out.size();
   for (const AnswerBlock& block : blocks) {
-    if (block.kind != AnswerBlock::Kind::kToolUse && block.text.empty()) continue;
+    const bool is_empty = block.text.empty() && block.signature.empty();
+    if (block.kind != AnswerBlock::Kind::kToolUse && is_empty) continue;
     if (out.size() > empty) out += ',';
     append_block(out, block);
   }
@@ -171,8 +170,8 @@ std::string thinking_delta_event(std::uint32_t index, std::string_view thinking)
   return delta_event(index, "thinking_delta", "thinking", thinking);
 }
 
-std::string signature_delta_event(std::uint32_t index) {
-  return delta_event(index, "signature_delta", "signature", kSignature);
+std::string signature_delta_event(std::uint32_t index, std::string_view signature) {
+  return delta_event(index, "signature_delta", "signature", signature);
 }
 
 std::string tool_use_block_start_event(std::uint32_t index, std::string_view id,

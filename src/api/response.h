@@ -50,10 +50,12 @@ struct AnswerBlock {
   std::string text;     // Of kText and kThinking.
   std::string id = {};  // Of kToolUse, as are the next two.
   std::string name = {};
-  std::string input = {};  // A JSON object.
+  std::string input = {};      // A JSON object.
+  std::string signature = {};  // Of kThinking.
 };
 
-/// A whole, not streamed, message. Texts without a character vanish.
+/// A whole, not streamed, message. Texts and thoughts without a character vanish, but for thoughts
+/// with a signature.
 std::string message_body(std::string_view id, std::string_view model,
                          std::span<const AnswerBlock> blocks, const Stop& stop, const Usage& usage);
 
@@ -67,9 +69,8 @@ std::string text_block_start_event(std::uint32_t index);
 std::string text_delta_event(std::uint32_t index, std::string_view text);
 std::string thinking_block_start_event(std::uint32_t index);
 std::string thinking_delta_event(std::uint32_t index, std::string_view thinking);
-/// What proves to Anthropic's API that thinking is its own. Ours is a constant: it comes back, and
-/// nobody looks at it.
-std::string signature_delta_event(std::uint32_t index);
+/// What proves to Anthropic's API that thinking is its own. Ours proves nothing (thinking.h).
+std::string signature_delta_event(std::uint32_t index, std::string_view signature);
 std::string tool_use_block_start_event(std::uint32_t index, std::string_view id,
                                        std::string_view name);
 /// `json` is the next part of the input's text; the parts of a block are one JSON object.

@@ -99,15 +99,17 @@ TEST(MessageBodyTest, HasNoBlockWithoutText) {
 }
 
 TEST(MessageBodyTest, ThinkingAndToolUseAreBlocks) {
-  const AnswerBlock blocks[] = {{AnswerBlock::Kind::kThinking, "hm"},
+  const AnswerBlock blocks[] = {{AnswerBlock::Kind::kThinking, "hm", "", "", "", "c2ln"},
+                                {AnswerBlock::Kind::kThinking, "", "", "", "", "c2ln"},
+                                {AnswerBlock::Kind::kThinking, ""},
                                 {AnswerBlock::Kind::kText, ""},
                                 {AnswerBlock::Kind::kToolUse, "", "toolu_1", "f", R"({"x":1.0})"}};
-  EXPECT_NE(
-      message_body("msg_1", "m", blocks, {StopReason::kToolUse, {}}, {})
-          .find(R"("content":[{"type":"thinking","thinking":"hm","signature":"cGVuc2lldmU="},)"
-                R"({"type":"tool_use","id":"toolu_1","name":"f","input":{"x":1.0}}],)"
-                R"("stop_reason":"tool_use")"),
-      std::string::npos);
+  EXPECT_NE(message_body("msg_1", "m", blocks, {StopReason::kToolUse, {}}, {})
+                .find(R"("content":[{"type":"thinking","thinking":"hm","signature":"c2ln"},)"
+                      R"({"type":"thinking","thinking":"","signature":"c2ln"},)"
+                      R"({"type":"tool_use","id":"toolu_1","name":"f","input":{"x":1.0}}],)"
+                      R"("stop_reason":"tool_use")"),
+            std::string::npos);
 }
 
 TEST(EventTest, AToolUseBlockHasTheExactShapes) {

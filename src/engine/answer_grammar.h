@@ -14,32 +14,41 @@
 
 namespace pensieve::engine {
 
-/// Compiles what structural_tag() says. A schema that xgrammar cannot enforce is replaced by the
-/// next weaker one that it can (an object, then any JSON), and the log says so once per schema: a
-/// client's exotic schema must not end its session.
+/// Compiles what structural_tag() says. A schema that xgrammar cannot enforce, or not in time, is
+/// replaced by the next weaker one that it can (an object, or any JSON), from then on at once; the
+/// log says so the first time: a client's exotic schema must not end its session.
 ///
 /// Thread-safety: any thread.
 class AnswerGrammars {
  public:
-  /// Schemas whose weakening was logged; the log repeats itself beyond.
-  static constexpr std::size_t kNotedMax = 256;
+  /// Schemas that are known to be hopeless; then they are all tried, and told, again.
+  static constexpr std::size_t kHopelessMax = 256;
 
   AnswerGrammars(const std::vector<std::string>& pieces, std::vector<Token> stop_tokens)
       : compiler_(pieces, std::move(stop_tokens)) {}
 
-  /// Null where every answer is right. Errors: kInvalidArgument where the tools and schemas are too
-  /// long, or where even the weakest grammar cannot be compiled.
+  /// Null where every answer is right. Blocks for at most GrammarCompiler::kCompileMax, and as
+  /// often again as schemas turn out to be hopeless, up to kCompilingMax times. Errors:
+  /// kInvalidArgument where even the weakest grammar cannot be compiled.
   Result<std::shared_ptr<const TokenGrammar>> of(const Prompt& prompt,
                                                  const CallSpelling& spelling);
 
  private:
-  bool can_enforce(const Prompt& prompt, const CallSpelling& spelling);
+  enum class Verdict : std::uint8_t { kFine, kHopeless, kNotNow };
+
+  Verdict judge(const Prompt& prompt, const CallSpelling& spelling);
+  /// What `schema` becomes: itself, or `weaker` where it cannot be enforced.
+  std::string enforceable(const std::string& schema, const std::string& weaker, Verdict verdict,
+                          const std::string& what);
+  Prompt without_hopeless(const Prompt& prompt);
   Prompt weakened(const Prompt& prompt, const CallSpelling& spelling);
-  void note(const std::string& what, const std::string& schema);
+  bool is_hopeless(const std::string& schema);
+  /// True the first time.
+  bool note_hopeless(const std::string& schema);
 
   GrammarCompiler compiler_;
   std::mutex mutex_;
-  std::set<std::string> noted_;  // Guarded by mutex_.
+  std::set<std::size_t> hopeless_;  // Hashes of schemas. Guarded by mutex_.
 };
 
 }  // namespace pensieve::engine

@@ -22,6 +22,13 @@ struct AnswerPiece {
   bool operator==(const AnswerPiece&) const = default;
 };
 
+/// How a model writes its thoughts, in front of its answer.
+struct ThinkingForm {
+  std::string begin;    // "<think>"
+  std::string end;      // "</think>"
+  bool opened = false;  // The prompt ends inside the thoughts.
+};
+
 /// Takes an answer's text as it comes and says what it means. Pieces come in order; after a
 /// kCallStart only kCallInput follows until kCallEnd; a call without kCallEnd was cut off.
 ///

@@ -106,9 +106,13 @@ class AnswerShape {
 /// A prompt that is ready to be processed, and what belongs to its answer.
 struct Prepared {
   std::vector<Token> tokens;
-  std::shared_ptr<const AnswerShape> shape;  // Null: every answer is right.
+  std::shared_ptr<const AnswerShape> shape = nullptr;  // Null: every answer is right.
   /// Null: calls stand in the answer as engine/tool_text.h writes them.
-  std::unique_ptr<AnswerParser> parser;
+  std::unique_ptr<AnswerParser> parser = nullptr;
+  bool keeps_calls = false;  // `shape` keeps such calls valid as they come.
+  /// What stands in front of what `parser` reads; empty where the parser sees to it, or where the
+  /// model does not think.
+  std::optional<ThinkingForm> thinking = std::nullopt;
 };
 
 /// Shows that work inside a long call goes on; a watchdog tells "slow" from "hung" by it.
@@ -139,7 +143,7 @@ class Engine {
   virtual Result<Prepared> prepare(const Prompt& prompt) const {
     Result<std::vector<Token>> tokens = tokenize(prompt);
     if (!tokens) return std::unexpected(tokens.error());
-    return Prepared{*std::move(tokens), nullptr, nullptr};
+    return Prepared{.tokens = *std::move(tokens)};
   }
 
   /// Appends the bytes of `token`. A piece may end inside a UTF-8 character.

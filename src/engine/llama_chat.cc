@@ -4,6 +4,7 @@
 #include <exception>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include <chat.h>
@@ -47,18 +48,6 @@ common_chat_tool_choice choice_of(ToolChoice choice) {
       return COMMON_CHAT_TOOL_CHOICE_NONE;
   }
   return COMMON_CHAT_TOOL_CHOICE_AUTO;
-}
-
-std::string piece_of(const llama_vocab* vocab, llama_token token) {
-  std::string piece(32, '\0');
-  std::int32_t length = llama_token_to_piece(vocab, token, piece.data(),
-                                             static_cast<std::int32_t>(piece.size()), 0, false);
-  if (length < 0) {
-    piece.resize(static_cast<std::size_t>(-length));
-    length = llama_token_to_piece(vocab, token, piece.data(), -length, 0, false);
-  }
-  piece.resize(static_cast<std::size_t>(std::max(length, 0)));
-  return piece;
 }
 
 std::string_view trimmed(std::string_view text) {
@@ -113,7 +102,9 @@ struct LlamaChat::Impl {
         control(control_texts(vocab)),
         templates(common_chat_templates_init(
             model, template_source.empty() ? stand_in(model) : template_source)),
-        call_form(probe()) {}
+        call_form(probe()) {
+    probe_thinking();
+  }
 
   /// Empty where the model's own template, or ChatML, is right.
   std::string stand_in(const llama_model* model) const {
@@ -148,9 +139,15 @@ struct LlamaChat::Impl {
     if (prompt.continues_last) {
       inputs.continue_final_message = COMMON_CHAT_CONTINUATION_CONTENT;
     }
-    // Models without a thinking mode ignore this; the others answer without showing their thoughts
-    // as if they were the answer.
-    inputs.enable_thinking = false;
+    // Models without a thinking mode ignore all of this.
+    inputs.enable_thinking = prompt.rules.thinking_tokens_max > 0;
+    inputs.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
+    // Old thoughts stay: a template that drops them changes the prompt behind the client's back,
+    // and what is cached of it is lost.
+    inputs.chat_template_kwargs["preserve_reasoning"] = "true";
+    if (!prompt.rules.effort.empty()) {
+      inputs.chat_template_kwargs["reasoning_effort"] = json_string(prompt.rules.effort);
+    }
     return inputs;
   }
 
@@ -192,6 +189,64 @@ struct LlamaChat::Impl {
       log::warning("the chat template cannot show a tool call: {}", error.what());
       return CallForm::kText;
     }
+  }
+
+  /// How the model thinks, and which control tokens its answers are read by.
+  void probe_thinking() {
+    Prompt prompt{.messages = {{Role::kUser, "?"}}};
+    prompt.tools = {{"probe", "", R"({"type":"object","properties":{}})"}};
+    prompt.rules.thinking_tokens_max = 1;
+    if (call_form == CallForm::kText) prompt.tools.clear();
+    try {
+      const common_chat_params params = native_params(prompt);
+      for (const std::string& text : params.preserved_tokens) show(text);
+      if (!params.supports_thinking) return;
+      for (const std::string& tag : params.thinking_end_tags) {
+        const std::string_view text = trimmed(tag);
+        if (thinking.end.empty() && text != kCallMark) thinking.end = text;
+      }
+      thinking.begin = trimmed(params.thinking_start_tag);
+      show(thinking.begin);
+      show(thinking.end);
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      log::warning("the chat template does not say how the model thinks: {}", error.what());
+    }
+  }
+
+  void show(const std::string& text) {
+    const std::vector<Token> tokens = tokens_as_written(vocab, text);
+    if (tokens.size() == 1 && !llama_vocab_is_eog(vocab, tokens[0])) shown.insert(tokens[0]);
+  }
+
+  bool can_think() const { return !thinking.begin.empty() && !thinking.end.empty(); }
+
+  /// `rendered`: the prompt. Empty where its thoughts are over already.
+  std::optional<ThinkingForm> thinking_after(std::string_view rendered) const {
+    if (!can_think()) return std::nullopt;
+    const std::string_view text = trimmed(rendered);
+    if (text.ends_with(thinking.end)) return std::nullopt;
+    ThinkingForm form = thinking;
+    form.opened = text.ends_with(thinking.begin);
+    return form;
+  }
+
+  ThinkingRules thinking_rules(const ThinkingForm& form, std::uint32_t tokens_max) const {
+    ThinkingRules rules;
+    rules.begin = tokens_as_written(vocab, form.begin);
+    rules.end_text = form.end;
+    rules.end = tokens_as_written(vocab, "\n" + form.end);
+    rules.opened = form.opened;
+    rules.tokens_max = tokens_max;
+    for (const char* space : {"\n", "\n\n"}) {
+      const std::vector<Token> tokens = tokens_as_written(vocab, space);
+      if (tokens.size() == 1) rules.spaces.push_back(tokens[0]);
+    }
+    for (Token token = 0; token < llama_vocab_n_tokens(vocab); ++token) {
+      if (llama_vocab_is_eog(vocab, token)) rules.stops.push_back(token);
+    }
+    return rules;
   }
 
   Result<std::string> render(const Prompt& prompt) const {
@@ -255,7 +310,9 @@ struct LlamaChat::Impl {
   mutable std::mutex mutex;  // Of templates: rendering is not known to be free of shared state.
   mutable std::mutex grammars_mutex;
   mutable std::unique_ptr<AnswerGrammars> grammars;  // Guarded by grammars_mutex.
-  const CallForm call_form;                          // Made last: probing renders.
+  const CallForm call_form;                          // From here on by probing, which renders.
+  ThinkingForm thinking;                             // Empty texts where the model does not think.
+  std::set<Token> shown;                             // LlamaChat::shows().
 };
 
 LlamaChat::LlamaChat(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -289,13 +346,21 @@ Result<std::string> LlamaChat::render(const Prompt& prompt) const {
 }
 
 Result<std::vector<Token>> LlamaChat::tokenize(const Prompt& prompt) const {
+  Result<Prepared> written = write(prompt);
+  if (!written) return std::unexpected(written.error());
+  return std::move(written->tokens);
+}
+
+/// The prompt's tokens, and how thoughts go on from there.
+Result<Prepared> LlamaChat::write(const Prompt& prompt) const {
   const GuardedPrompt guarded = guard(prompt, impl_->control);
-  Result<std::string> text = render(guarded.prompt);
+  const Result<std::string> text = render(guarded.prompt);
   if (!text) return std::unexpected(text.error());
   try {
-    std::vector<Token> tokens = impl_->tokens_of(*text, guarded);
-    if (tokens.empty()) return fail(Code::kInvalidArgument, "the prompt has no tokens");
-    return tokens;
+    Prepared written{.tokens = impl_->tokens_of(*text, guarded)};
+    if (written.tokens.empty()) return fail(Code::kInvalidArgument, "the prompt has no tokens");
+    if (!prompt.continues_last) written.thinking = impl_->thinking_after(*text);
+    return written;
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& error) {
@@ -304,31 +369,53 @@ Result<std::vector<Token>> LlamaChat::tokenize(const Prompt& prompt) const {
   }
 }
 
-Result<Prepared> LlamaChat::prepare(const Prompt& prompt) const {
-  Result<std::vector<Token>> tokens = tokenize(prompt);
-  if (!tokens) return std::unexpected(tokens.error());
-  Prepared prepared{*std::move(tokens), nullptr, nullptr};
-  const bool native = impl_->call_form == CallForm::kNative && !prompt.tools.empty() &&
-                      prompt.rules.json_schema.empty();
-  if (!native) {
-    const CallSpelling spelling =
-        impl_->call_form == CallForm::kHermes ? hermes_spelling() : plain_spelling();
-    Result<std::shared_ptr<const TokenGrammar>> grammar = grammars().of(prompt, spelling);
-    if (!grammar) return std::unexpected(grammar.error());
-    prepared.shape = *std::move(grammar);
-    return prepared;
-  }
+Result<Prepared> LlamaChat::prepare(const Prompt& prompt, std::uint32_t context_tokens) const {
+  Result<Prepared> prepared = write(prompt);
+  if (!prepared) return prepared;
+  // Thoughts in a form of its own are read by llama-common's parser, as calls are.
+  const bool native = impl_->call_form == CallForm::kNative && prompt.rules.json_schema.empty() &&
+                      (!prompt.tools.empty() || impl_->can_think());
+  Result<void> shaped = native ? shape_native(prompt, *prepared) : shape(prompt, *prepared);
+  if (!shaped) return std::unexpected(shaped.error());
+  if (!prepared->thinking) return prepared;
+  const std::size_t tokens = prepared->tokens.size();
+  const std::uint32_t room =
+      tokens < context_tokens ? context_tokens - static_cast<std::uint32_t>(tokens) : 0;
+  ThinkingRules rules = impl_->thinking_rules(
+      *prepared->thinking, std::min(prompt.rules.thinking_tokens_max, room - room / 4));
+  const auto grammar = std::dynamic_pointer_cast<const NativeShape>(prepared->shape);
+  rules.shape_has_thoughts = grammar && !grammar->is_lazy();
+  prepared->shape = std::make_shared<ThinkingShape>(std::move(rules), std::move(prepared->shape));
+  if (prepared->parser) prepared->thinking.reset();
+  return prepared;
+}
+
+Result<void> LlamaChat::shape(const Prompt& prompt, Prepared& prepared) const {
+  const CallSpelling spelling =
+      impl_->call_form == CallForm::kHermes ? hermes_spelling() : plain_spelling();
+  Result<std::shared_ptr<const TokenGrammar>> grammar = grammars().of(prompt, spelling);
+  if (!grammar) return std::unexpected(grammar.error());
+  prepared.shape = *std::move(grammar);
+  prepared.keeps_calls = prepared.shape != nullptr;
+  return {};
+}
+
+Result<void> LlamaChat::shape_native(const Prompt& prompt, Prepared& prepared) const {
   try {
     const common_chat_params params = impl_->native_params(prompt);
     if (!params.grammar.empty()) prepared.shape = std::make_shared<NativeShape>(params);
     prepared.parser = make_native_parser(params);
-    return prepared;
+    return {};
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& error) {
     return fail(Code::kInvalidArgument,
                 fmt::format("the model's chat template refuses these tools: {}", error.what()));
   }
+}
+
+bool LlamaChat::shows(Token token) const {
+  return impl_->shown.contains(token);
 }
 
 /// Made when first needed: it takes a table of the whole vocabulary.
@@ -342,7 +429,7 @@ AnswerGrammars& LlamaChat::grammars() const {
     for (std::size_t i = 0; i < count; ++i) {
       const auto token = static_cast<llama_token>(i);
       if (llama_vocab_is_eog(vocab, token)) stops.push_back(token);
-      if (!llama_vocab_is_control(vocab, token)) pieces[i] = piece_of(vocab, token);
+      append_piece(vocab, token, shows(token), pieces[i]);
     }
     impl_->grammars = std::make_unique<AnswerGrammars>(pieces, std::move(stops));
   }

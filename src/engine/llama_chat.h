@@ -36,12 +36,20 @@ class LlamaChat {
   Result<std::vector<Token>> tokenize(const Prompt& prompt) const;
 
   /// Engine::prepare(). Calls take the form that the template has for them; a template that knows
-  /// no tools gets the offer as text (tool_text.h).
-  Result<Prepared> prepare(const Prompt& prompt) const;
+  /// no tools gets the offer as text (tool_text.h). Thoughts take at most three quarters of what
+  /// the prompt leaves of a window of `context_tokens`.
+  Result<Prepared> prepare(const Prompt& prompt, std::uint32_t context_tokens) const;
+
+  /// Whether the text of a control token belongs to an answer, because what reads calls and
+  /// thoughts needs it.
+  bool shows(Token token) const;
 
  private:
   struct Impl;
   explicit LlamaChat(std::unique_ptr<Impl> impl);
+  Result<Prepared> write(const Prompt& prompt) const;
+  Result<void> shape(const Prompt& prompt, Prepared& prepared) const;
+  Result<void> shape_native(const Prompt& prompt, Prepared& prepared) const;
   AnswerGrammars& grammars() const;
 
   std::unique_ptr<Impl> impl_;

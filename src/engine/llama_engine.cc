@@ -63,7 +63,9 @@ class LlamaEngine final : public Engine {
   Result<std::vector<Token>> tokenize(const Prompt& prompt) const override {
     return chat_->tokenize(prompt);
   }
-  Result<Prepared> prepare(const Prompt& prompt) const override { return chat_->prepare(prompt); }
+  Result<Prepared> prepare(const Prompt& prompt) const override {
+    return chat_->prepare(prompt, options_.context_tokens);
+  }
   void append_piece(Token token, std::string& out) const override;
   bool ends_generation(Token token) const override { return llama_vocab_is_eog(vocab_, token); }
   Result<void> set_sampling(SequenceId sequence, const Sampling& sampling,
@@ -236,16 +238,7 @@ void LlamaEngine::use_threads(std::uint32_t threads) {
 }
 
 void LlamaEngine::append_piece(Token token, std::string& out) const {
-  std::array<char, 64> small{};
-  const auto size = static_cast<std::int32_t>(small.size());
-  const std::int32_t count = llama_token_to_piece(vocab_, token, small.data(), size, 0, false);
-  if (count >= 0) {
-    out.append(small.data(), static_cast<std::size_t>(count));
-    return;
-  }
-  const std::size_t start = out.size();
-  out.resize(start + static_cast<std::size_t>(-count));
-  llama_token_to_piece(vocab_, token, out.data() + start, -count, 0, false);
+  pensieve::engine::append_piece(vocab_, token, chat_->shows(token), out);
 }
 
 Result<void> LlamaEngine::set_sampling(SequenceId sequence, const Sampling& sampling,
@@ -295,7 +288,7 @@ void LlamaEngine::set_shape(SequenceId sequence, std::shared_ptr<const AnswerSha
                             std::span<const Token> answer) {
   std::optional<LlamaSampler>& sampler = at(sequence).sampler;
   if (!sampler) return;
-  sampler->keep(shape ? follow(std::move(shape), vocab_) : nullptr, answer);
+  sampler->keep(follow(std::move(shape), vocab_), answer);
 }
 
 void LlamaEngine::follow_cores(ReadingTime time) {

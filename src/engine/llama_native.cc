@@ -160,8 +160,9 @@ class NativeParser final : public AnswerParser {
   std::string arguments_;
 };
 
-/// What the template wrote for the assistant already: a grammar that is not lazy begins with it.
-std::vector<Token> written_tokens(const llama_vocab* vocab, const std::string& text) {
+}  // namespace
+
+std::vector<Token> tokens_as_written(const llama_vocab* vocab, const std::string& text) {
   std::vector<Token> tokens(text.size() + 2);
   const auto count =
       llama_tokenize(vocab, text.data(), static_cast<std::int32_t>(text.size()), tokens.data(),
@@ -178,7 +179,19 @@ std::vector<Token> written_tokens(const llama_vocab* vocab, const std::string& t
   return tokens;
 }
 
-}  // namespace
+void append_piece(const llama_vocab* vocab, Token token, bool shows_control, std::string& out) {
+  std::array<char, 64> small{};
+  const auto size = static_cast<std::int32_t>(small.size());
+  const std::int32_t count =
+      llama_token_to_piece(vocab, token, small.data(), size, 0, shows_control);
+  if (count >= 0) {
+    out.append(small.data(), static_cast<std::size_t>(count));
+    return;
+  }
+  const std::size_t start = out.size();
+  out.resize(start + static_cast<std::size_t>(-count));
+  llama_token_to_piece(vocab, token, out.data() + start, -count, 0, shows_control);
+}
 
 Result<std::unique_ptr<ShapeFollower>> NativeShape::follow(const llama_vocab* vocab) const {
   std::vector<std::string> patterns;
@@ -211,7 +224,8 @@ Result<std::unique_ptr<ShapeFollower>> NativeShape::follow(const llama_vocab* vo
   }
   auto follower = std::make_unique<NativeFollower>(std::move(grammar), vocab);
   if (params_.grammar_lazy) return follower;
-  for (const Token token : written_tokens(vocab, params_.generation_prompt)) {
+  // What the template wrote for the assistant already: the grammar begins with it.
+  for (const Token token : tokens_as_written(vocab, params_.generation_prompt)) {
     if (follower->accept(token)) continue;
     return fail(Code::kInvalidArgument, "the grammar of these tools does not fit the template");
   }
@@ -220,6 +234,12 @@ Result<std::unique_ptr<ShapeFollower>> NativeShape::follow(const llama_vocab* vo
 
 std::unique_ptr<ShapeFollower> follow(std::shared_ptr<const AnswerShape> shape,
                                       const llama_vocab* vocab) {
+  if (!shape) return nullptr;
+  if (auto thinking = std::dynamic_pointer_cast<const ThinkingShape>(shape)) {
+    return std::make_unique<ThinkingFollower>(
+        thinking->rules, [thinking, vocab] { return follow(thinking->answer, vocab); },
+        [vocab](Token token, std::string& out) { append_piece(vocab, token, true, out); });
+  }
   if (auto grammar = std::dynamic_pointer_cast<const TokenGrammar>(shape)) {
     return std::make_unique<TokenMatcher>(std::move(grammar));
   }

@@ -95,7 +95,7 @@ TEST_F(LlamaToolsTest, EveryTemplateOfTheEngineTakesAForcedCall) {
     if (entry.path().extension() != ".jinja") continue;
     const auto made = LlamaChat::create(model_, source_of(entry.path()));
     ASSERT_TRUE(made) << entry.path() << made.error().message;
-    Result<Prepared> prepared = (*made)->prepare(forced_call());
+    Result<Prepared> prepared = (*made)->prepare(forced_call(), 8192);
     ASSERT_TRUE(prepared) << entry.path() << prepared.error().message;
     ASSERT_NE(prepared->shape, nullptr) << entry.path();
     EXPECT_NE(follow(prepared->shape, llama_model_get_vocab(model_)), nullptr) << entry.path();
@@ -107,7 +107,7 @@ TEST_F(LlamaToolsTest, EveryTemplateOfTheEngineTakesAForcedCall) {
 
 TEST_F(LlamaToolsTest, ACallInTheTemplatesOwnFormIsEnforcedAndRead) {
   const auto llama = chat("meta-llama-Llama-3.1-8B-Instruct.jinja");
-  Result<Prepared> prepared = llama->prepare(forced_call());
+  Result<Prepared> prepared = llama->prepare(forced_call(), 8192);
   ASSERT_TRUE(prepared);
   const std::string call = R"({"name": "get_weather", "parameters": {"city": "Oslo"}})";
   EXPECT_EQ(take(prepared->shape, call).bytes, call.size());
@@ -133,12 +133,85 @@ TEST_F(LlamaToolsTest, ATemplateWithoutToolsGetsTheOfferAsText) {
   const Result<std::string> text = phi->render(forced_call());
   ASSERT_TRUE(text);
   EXPECT_NE(text->find("\"name\":\"get_weather\""), std::string::npos);
-  const Result<Prepared> prepared = phi->prepare(forced_call());
+  const Result<Prepared> prepared = phi->prepare(forced_call(), 8192);
   ASSERT_TRUE(prepared);
   const std::string call =
       "<tool_call>\n{\"name\":\"get_weather\",\"arguments\":{\"city\":\"Oslo\"}}\n</tool_call>";
   EXPECT_EQ(take(prepared->shape, call).bytes, call.size());
   EXPECT_TRUE(take(prepared->shape, call).may_end);
+}
+
+TEST_F(LlamaToolsTest, ABudgetEndsTheThoughtsAndTheAnswerKeepsItsShape) {
+  const auto qwen = chat("Qwen-Qwen3-0.6B.jinja");
+  Prompt prompt = forced_call();
+  prompt.rules.thinking_tokens_max = 4;
+  const Result<Prepared> prepared = qwen->prepare(prompt, 8192);
+  ASSERT_TRUE(prepared);
+  ASSERT_TRUE(prepared->thinking);
+  EXPECT_EQ(prepared->thinking->begin, "<think>");
+  EXPECT_EQ(prepared->thinking->end, "</think>");
+  EXPECT_FALSE(prepared->thinking->opened);
+
+  const llama_vocab* const vocab = llama_model_get_vocab(model_);
+  const auto follower = follow(prepared->shape, vocab);
+  const auto say = [&](const std::string& text) {
+    std::size_t said = 0;
+    for (const Token token : tokens_as_written(vocab, text)) said += follower->accept(token);
+    return said == tokens_as_written(vocab, text).size();
+  };
+  const auto forced = [&] {
+    std::vector<float> logits(static_cast<std::size_t>(llama_vocab_n_tokens(vocab)), 1.0F);
+    follower->mask(logits);
+    std::vector<Token> tokens;
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+      if (std::isfinite(logits[i])) tokens.push_back(static_cast<Token>(i));
+    }
+    return tokens;
+  };
+  EXPECT_TRUE(say("<think>"));
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(say("a"));
+  std::string closing;
+  for (std::vector<Token> next = forced(); next.size() == 1; next = forced()) {
+    append_piece(vocab, next[0], true, closing);
+    ASSERT_TRUE(follower->accept(next[0]));
+  }
+  EXPECT_TRUE(closing.starts_with("\n</think>")) << closing;
+  EXPECT_FALSE(say("Hello"));
+  EXPECT_TRUE(say("<tool_call>"));
+}
+
+TEST_F(LlamaToolsTest, ATemplateThatEndsTheThoughtsLeavesNoneToRead) {
+  const auto qwen = chat("Qwen-Qwen3-0.6B.jinja");
+  const Result<Prepared> prepared = qwen->prepare(forced_call(), 8192);
+  ASSERT_TRUE(prepared);
+  EXPECT_FALSE(prepared->thinking);
+}
+
+TEST_F(LlamaToolsTest, ThoughtsThatTheTemplateOpensAreKnownToBeOpen) {
+  const auto qwq = chat("Qwen-QwQ-32B.jinja");
+  Prompt prompt{.messages = {{Role::kUser, "Hello"}}};
+  prompt.rules.thinking_tokens_max = 100;
+  const Result<Prepared> prepared = qwq->prepare(prompt, 8192);
+  ASSERT_TRUE(prepared);
+  ASSERT_TRUE(prepared->thinking);
+  EXPECT_TRUE(prepared->thinking->opened);
+}
+
+TEST_F(LlamaToolsTest, EveryTemplateOfTheEngineTakesThinkingAndOldThoughts) {
+  for (const auto& entry : std::filesystem::directory_iterator(templates_)) {
+    if (entry.path().extension() != ".jinja") continue;
+    const auto made = LlamaChat::create(model_, source_of(entry.path()));
+    ASSERT_TRUE(made) << entry.path();
+    Prompt prompt{.messages = {{Role::kUser, "a"}}};
+    prompt.messages.push_back({.role = Role::kAssistant, .text = "b", .thinking = "c"});
+    prompt.messages.push_back({Role::kUser, "d"});
+    prompt.rules.thinking_tokens_max = 2000;
+    prompt.rules.effort = "low";
+    const Result<Prepared> prepared = (*made)->prepare(prompt, 8192);
+    ASSERT_TRUE(prepared) << entry.path() << prepared.error().message;
+    if (!prepared->shape) continue;
+    EXPECT_NE(follow(prepared->shape, llama_model_get_vocab(model_)), nullptr) << entry.path();
+  }
 }
 
 }  // namespace

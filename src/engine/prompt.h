@@ -59,6 +59,10 @@ struct AnswerRules {
   std::string tool_name;       // For kNamed.
   bool parallel_calls = true;  // More than one call in one answer.
   std::string json_schema;     // Not empty: the whole text is one JSON value of this schema.
+  /// Most tokens of thoughts in front of the answer. 0: none are wanted, and those of a model that
+  /// thinks anyway are closed at once. Models that cannot think ignore it.
+  std::uint32_t thinking_tokens_max = 0;
+  std::string effort = {};  // "low", "medium", "high"; empty: the model's own.
 
   bool operator==(const AnswerRules&) const = default;
 };

@@ -5,6 +5,8 @@
 #include <charconv>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "engine/tool_text.h"
 
 namespace pensieve::engine {
@@ -88,6 +90,11 @@ std::size_t start_of_script(std::string_view text) {
 
 }  // namespace
 
+std::string thoughts_before(std::string_view thinking, std::string_view text) {
+  if (thinking.empty()) return std::string(text);
+  return fmt::format("{}\n{}\n{} {}", kThinkingBegin, thinking, kThinkingEnd, text);
+}
+
 std::vector<std::string_view> split_pieces(std::string_view text) {
   std::vector<std::string_view> pieces;
   while (!text.empty()) {
@@ -115,6 +122,16 @@ std::optional<Script::Statement> Script::parse_text(std::string_view verb, std::
     std::string words;
     while (!rest.empty()) (words += ' ') += take_word(rest);
     statement.pieces = owned_pieces(words);
+    return statement;
+  }
+  if (verb == "think") {
+    statement.pieces.emplace_back(kThinkingBegin);
+    while (!rest.empty()) {
+      const char space = statement.pieces.size() == 1 ? '\n' : ' ';
+      statement.pieces.push_back(space + std::string(take_word(rest)));
+    }
+    statement.pieces.push_back("\n" + std::string(kThinkingEnd));
+    statement.is_raw = statement.is_thinking = true;
     return statement;
   }
   if (verb == "call") {
@@ -222,6 +239,14 @@ Script Script::parse(std::string_view user_text, std::size_t turn) {
     }
   }
   return script;
+}
+
+void Script::limit_thinking(std::size_t words) {
+  for (Statement& statement : statements_) {
+    if (!statement.is_thinking || statement.pieces.size() <= words + 2) continue;
+    const auto first = statement.pieces.begin() + 1;
+    statement.pieces.erase(first + static_cast<std::ptrdiff_t>(words), statement.pieces.end() - 1);
+  }
 }
 
 Moment Script::at(std::uint64_t position) const {

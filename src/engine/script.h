@@ -10,12 +10,25 @@
 #include <vector>
 
 #include "engine/attempt.h"
+#include "engine/engine.h"
 
 namespace pensieve::engine {
 
 /// Splits `text` without a loss: each piece is a run of white space with the word after it. Runs
 /// and words longer than 64 bytes are cut, so a long text without spaces has many pieces too.
 std::vector<std::string_view> split_pieces(std::string_view text);
+
+// How it thinks: kThinkingBegin, words, kThinkingEnd.
+inline constexpr std::string_view kThinkingBegin = "<think>";
+inline constexpr std::string_view kThinkingEnd = "</think>";
+/// `text` as the engine says it behind `thinking`, which may be empty.
+std::string thoughts_before(std::string_view thinking, std::string_view text);
+
+/// How much an answer may think.
+struct ScriptedShape final : AnswerShape {
+  explicit ScriptedShape(std::uint32_t words) : words_max(words) {}
+  const std::uint32_t words_max;
+};
 
 enum class Deed : std::uint8_t {
   kGrow,  // Allocates and touches `amount` MiB, until clear_cache().
@@ -48,6 +61,7 @@ struct Moment {
 /// An answer. After `script:` at the start of a line come statements, separated by `;` or a new
 /// line, up to the end of the message:
 ///
+///   think WORDS (thoughts, in front of all else)
 ///   call NAME JSON (a call of a tool; JSON is an object without `;`)     then (the rest is for the
 ///   next answer to the same user message: after the results of the calls)
 ///   say WORDS       repeat N WORD    endless WORD    bytes HEX       delay MS (before each later
@@ -66,6 +80,9 @@ class Script {
   /// last one's statements.
   static Script parse(std::string_view user_text, std::size_t turn = 0);
 
+  /// Cuts all thoughts to their first `words` words.
+  void limit_thinking(std::size_t words);
+
   /// What belongs to the answer's token `position`, counted from 0. A function of the position
   /// alone, so an answer goes on rightly after its tokens were computed anew.
   Moment at(std::uint64_t position) const;
@@ -78,7 +95,8 @@ class Script {
     Kind kind = Kind::kText;
     std::vector<std::string> pieces;
     std::uint64_t repeats = 1;
-    bool is_raw = false;  // Keeps its first space at the start of an answer.
+    bool is_raw = false;       // Keeps its first space at the start of an answer.
+    bool is_thinking = false;  // The first piece opens the thoughts, the last one closes them.
     std::chrono::milliseconds delay{0};
     Action action;
     Attempt attempt;

@@ -141,5 +141,21 @@ TEST(Script, AnUnknownStatementIsNamedInTheAnswer) {
   }
 }
 
+TEST(ScriptTest, ThoughtsStandInFrontAndCanBeCut) {
+  const auto text_of = [](const Script& script) {
+    std::string text;
+    for (std::uint64_t at = 0; const auto piece = script.at(at).piece; ++at) text += *piece;
+    return text;
+  };
+  Script script = Script::parse("script: think one two three; say Yes.");
+  EXPECT_EQ(text_of(script), "<think>\none two three\n</think> Yes.");
+  script.limit_thinking(3);
+  EXPECT_EQ(text_of(script), "<think>\none two three\n</think> Yes.");
+  script.limit_thinking(2);
+  EXPECT_EQ(text_of(script), "<think>\none two\n</think> Yes.");
+  script.limit_thinking(0);
+  EXPECT_EQ(text_of(script), "<think>\n</think> Yes.");
+}
+
 }  // namespace
 }  // namespace pensieve::engine

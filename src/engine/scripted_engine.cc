@@ -76,12 +76,15 @@ class ScriptedEngine final : public Engine {
   Result<ModelInfo> load(const LoadOptions& options,
                          const std::function<void(float)>& progress) override;
   Result<std::vector<Token>> tokenize(const Prompt& prompt) const override;
+  Result<Prepared> prepare(const Prompt& prompt) const override;
   void append_piece(Token token, std::string& out) const override {
     if (token >= kFirstPiece) pieces_.append(static_cast<std::uint32_t>(token - kFirstPiece), out);
   }
   bool ends_generation(Token token) const override { return token == kEnd; }
   Result<void> set_sampling(SequenceId sequence, const Sampling& sampling,
                             std::span<const Token> history) override;
+  void set_shape(SequenceId sequence, std::shared_ptr<const AnswerShape> shape,
+                 std::span<const Token> answer) override;
   std::uint32_t keep_prefix(SequenceId sequence, std::uint32_t tokens) override;
   std::uint32_t share_prefix(SequenceId from, SequenceId to, std::uint32_t tokens) override;
   Result<void> step(std::span<const StepInput> inputs, std::vector<Token>& sampled) override;
@@ -117,6 +120,7 @@ class ScriptedEngine final : public Engine {
   struct Sequence {
     std::vector<Token> tokens;
     std::optional<Answer> answer;  // Parsed when first needed.
+    std::shared_ptr<const ScriptedShape> shape;
   };
 
   Result<Token> intern(std::string_view piece) const;
@@ -226,7 +230,7 @@ Result<std::vector<Token>> ScriptedEngine::tokenize(const Prompt& prompt) const 
   std::vector<Token> tokens;
   for (const Message& message : prompt.messages) {
     tokens.push_back(marker(message.role));
-    std::string text = message.text;
+    std::string text = thoughts_before(message.thinking, message.text);
     for (const ToolCall& call : message.calls) text += call_text(call);
     if (Result<void> appended = append_text(text, tokens); !appended) {
       return std::unexpected(appended.error());
@@ -239,6 +243,21 @@ Result<std::vector<Token>> ScriptedEngine::tokenize(const Prompt& prompt) const 
     tokens.push_back(kAssistant);
   }
   return tokens;
+}
+
+Result<Prepared> ScriptedEngine::prepare(const Prompt& prompt) const {
+  Result<std::vector<Token>> tokens = tokenize(prompt);
+  if (!tokens) return std::unexpected(tokens.error());
+  Prepared prepared{.tokens = *std::move(tokens)};
+  prepared.shape = std::make_shared<ScriptedShape>(prompt.rules.thinking_tokens_max);
+  prepared.thinking = ThinkingForm{std::string(kThinkingBegin), std::string(kThinkingEnd)};
+  return prepared;
+}
+
+void ScriptedEngine::set_shape(SequenceId sequence, std::shared_ptr<const AnswerShape> shape,
+                               std::span<const Token> /*answer*/) {
+  at(sequence).shape = std::dynamic_pointer_cast<const ScriptedShape>(std::move(shape));
+  at(sequence).answer.reset();
 }
 
 Result<void> ScriptedEngine::set_sampling(SequenceId sequence, const Sampling& /*sampling*/,
@@ -328,7 +347,10 @@ Result<void> ScriptedEngine::step(std::span<const StepInput> inputs, std::vector
       sequence.answer.reset();
     }
     if (!input.samples) continue;
-    if (!sequence.answer) sequence.answer = find_answer(sequence.tokens);
+    if (!sequence.answer) {
+      sequence.answer = find_answer(sequence.tokens);
+      if (sequence.shape) sequence.answer->script.limit_thinking(sequence.shape->words_max);
+    }
     const std::uint64_t position = sequence.tokens.size() - sequence.answer->start;
     moments.push_back(sequence.answer->script.at(position));
     duration = std::max<Duration>(duration, moments.back().delay);

@@ -5,6 +5,9 @@
 #include <exception>
 #include <future>
 #include <limits>
+#include <mutex>
+#include <set>
+#include <stdexcept>
 #include <thread>
 #include <utility>
 
@@ -12,7 +15,38 @@
 #include <fmt/core.h>
 #include <xgrammar/xgrammar.h>
 
+#include "base/log.h"
 #include "engine/tool_text.h"
+
+// xgrammar leaves its messages to its user where it is built so (XGRAMMAR_LOG_CUSTOMIZE). Its own
+// way prints each warning each time, with paths of its source.
+namespace xgrammar {
+
+[[noreturn]] void LogFatalImpl(const std::string& /*file*/, int /*line*/,
+                               const std::string& message);
+void LogMessageImpl(const std::string& file, int line, int level, const std::string& message);
+
+void LogFatalImpl(const std::string& /*file*/, int /*line*/, const std::string& message) {
+  throw std::runtime_error(message);
+}
+
+/// What a schema says and xgrammar cannot enforce: each once. That a token is not allowed is what
+/// matchers are asked, and no news.
+void LogMessageImpl(const std::string& file, int /*line*/, int /*level*/,
+                    const std::string& message) {
+  constexpr std::size_t kToldMax = 256;
+  static std::mutex mutex;
+  static std::set<std::string> told;
+  if (file.find("grammar_matcher") != std::string::npos) return;
+  {
+    const std::lock_guard lock(mutex);
+    if (told.size() >= kToldMax) told.clear();
+    if (!told.insert(message).second) return;
+  }
+  pensieve::log::warning("a schema is not enforced in all it says: {}", message);
+}
+
+}  // namespace xgrammar
 
 namespace pensieve::engine {
 namespace {
@@ -25,6 +59,41 @@ class XGrammar final : public TokenGrammar {
   const xgrammar::CompiledGrammar compiled;
   const std::size_t vocabulary;
 };
+
+void replace_all(std::string& text, std::string_view from, std::string_view to) {
+  for (std::size_t at = text.find(from); at != std::string::npos;
+       at = text.find(from, at + to.size())) {
+    text.replace(at, from.size(), to);
+  }
+}
+
+/// xgrammar writes characters up to U+00FF with two hexadecimal digits, but reads as many digits as
+/// there are: a sharp s with an e behind it would come back as one character.
+std::string with_exact_escapes(std::string_view grammar) {
+  std::string out;
+  out.reserve(grammar.size());
+  for (std::size_t i = 0; i < grammar.size(); ++i) {
+    out += grammar[i];
+    if (grammar[i] != '\\' || i + 1 == grammar.size()) continue;
+    ++i;
+    out += grammar[i] == 'x' ? std::string_view("u00") : grammar.substr(i, 1);
+  }
+  return out;
+}
+
+/// xgrammar's numbers without bounds get some: 19 digits, as many behind the point, exponents of
+/// two. A small model can go on writing digits for ever.
+std::string with_bounded_numbers(std::string grammar) {
+  replace_all(grammar, "([eE] basic_number_4 basic_number_digits{1, -1})",
+              "([eE] basic_number_4 basic_number_digits{1, 2})");
+  replace_all(grammar, "basic_number_digits{1, -1}", "basic_number_digits{1, 19}");
+  for (const char* rule : {"basic_integer ::= ((\"0\") | (basic_integer_1 [1-9] ",
+                           "basic_number_2 ::= ((\"0\") | ([1-9] "}) {
+    replace_all(grammar, std::string(rule) + "[0-9]*",
+                std::string(rule) + "basic_number_digits{0, 18}");
+  }
+  return grammar;
+}
 
 }  // namespace
 
@@ -72,13 +141,14 @@ bool TokenMatcher::finished() const {
 }
 
 std::string schema_format(std::string_view schema, int spaces_max) {
-  if (spaces_max > 0) {
-    return fmt::format(R"({{"type":"json_schema","json_schema":{},"max_whitespace_cnt":{}}})",
-                       schema, spaces_max);
-  }
-  const xgrammar::Grammar grammar = xgrammar::Grammar::FromJSONSchema(
-      std::string(schema), false, std::nullopt, std::pair<std::string, std::string>(",", ":"));
-  return fmt::format(R"({{"type":"grammar","grammar":{}}})", json_string(grammar.ToString()));
+  const xgrammar::Grammar grammar =
+      spaces_max > 0
+          ? xgrammar::Grammar::FromJSONSchema(std::string(schema), true, std::nullopt, std::nullopt,
+                                              true, spaces_max)
+          : xgrammar::Grammar::FromJSONSchema(std::string(schema), false, std::nullopt,
+                                              std::pair<std::string, std::string>(",", ":"));
+  return fmt::format(R"({{"type":"grammar","grammar":{}}})",
+                     json_string(with_bounded_numbers(with_exact_escapes(grammar.ToString()))));
 }
 
 struct GrammarCompiler::Impl {
@@ -105,7 +175,7 @@ Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile(const std::
                             kTagBytesMax, tag.size()));
   }
   if (impl_->compiling.load() >= kCompilingMax) {
-    return fail(Code::kInvalidArgument, "too many schemas are being compiled");
+    return fail(Code::kUnavailable, "too many schemas are being compiled");
   }
   // In a thread of its own, which is left alone where it takes too long: xgrammar cannot be
   // interrupted, and a schema that explodes must not silence the worker.
@@ -126,6 +196,17 @@ Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile(const std::
   }
   try {
     return result.get();
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    return fail(Code::kInvalidArgument, error.what());
+  }
+}
+
+Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile_simple(
+    const std::string& tag) {
+  try {
+    return std::make_shared<XGrammar>(impl_->compiler.CompileStructuralTag(tag), impl_->vocabulary);
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& error) {

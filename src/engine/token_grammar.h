@@ -38,8 +38,9 @@ class TokenMatcher final : public ShapeFollower {
   std::unique_ptr<Impl> impl_;
 };
 
-/// A schema as a format of a structural tag. With no space allowed the schema becomes a grammar of
-/// its own, because xgrammar's own format always allows some. Errors: throws xgrammar's.
+/// A schema as a format of a structural tag. It becomes a grammar of its own, because xgrammar's
+/// own format always allows spaces, and numbers of any length. Properties that a schema does not
+/// name are not allowed where it does not say. Errors: throws xgrammar's.
 std::string schema_format(std::string_view schema, int spaces_max);
 
 /// Compiles structural tags and keeps what it compiled, least recently used out first.
@@ -51,11 +52,11 @@ class GrammarCompiler {
   /// prompt take some 10 MB.
   static constexpr Bytes kCacheBytesMax = 64_MiB;
   /// Choice: 25 tools take a second on a busy machine.
-  static constexpr Duration kCompileMax = std::chrono::seconds(10);
+  static constexpr Duration kCompileMax = std::chrono::seconds(5);
   /// Compilations at once, those that were given up included.
   static constexpr int kCompilingMax = 3;
-  /// Longest structural tag: schemas of hundreds of tools stay below.
-  static constexpr std::size_t kTagBytesMax = 1U << 20;
+  /// Longest structural tag: schemas of hundreds of tools, as grammars, stay below.
+  static constexpr std::size_t kTagBytesMax = 4U << 20;
 
   /// `pieces` has the bytes of each token; empty for tokens that never stand in an answer.
   /// `stop_tokens` end generation.
@@ -64,8 +65,12 @@ class GrammarCompiler {
 
   /// `tag` is a structural tag (structural_tag.h).
   /// Blocks for at most kCompileMax. Errors: kInvalidArgument with xgrammar's words where it cannot
-  /// be enforced, is too long, takes too long, or where kCompilingMax others are under way.
+  /// be enforced, is too long or takes too long; kUnavailable where kCompilingMax others are under
+  /// way.
   Result<std::shared_ptr<const TokenGrammar>> compile(const std::string& tag);
+
+  /// The same without a limit of time, whatever else is under way. REQUIRES: schemas of ours.
+  Result<std::shared_ptr<const TokenGrammar>> compile_simple(const std::string& tag);
 
  private:
   struct Impl;

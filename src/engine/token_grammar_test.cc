@@ -125,6 +125,44 @@ TEST_F(TokenGrammarTest, ASchemaIsTheWholeAnswer) {
   EXPECT_EQ(take(prompt, "Sure").bytes, 0U);
 }
 
+TEST_F(TokenGrammarTest, NumbersHaveAnEndAlsoWhereTheSchemaGivesThemNone) {
+  for (const char* type : {"number", "integer"}) {
+    Prompt prompt;
+    prompt.rules.json_schema = std::string(R"({"type":")") + type + "\"}";
+    for (const int spaces : {0, 1}) {
+      const auto format = [spaces](std::string_view schema, int) {
+        return schema_format(schema, spaces);
+      };
+      const auto grammar = compiler_.compile(structural_tag(prompt, plain_spelling(), format));
+      ASSERT_TRUE(grammar) << grammar.error().message;
+      TokenMatcher digits(*grammar);
+      for (int i = 0; i < 19; ++i) EXPECT_TRUE(digits.accept('1')) << type;
+      EXPECT_FALSE(digits.accept('1')) << type;
+      EXPECT_TRUE(allows(digits, kEnd));
+    }
+  }
+  Prompt number;
+  number.rules.json_schema = R"({"type":"number"})";
+  EXPECT_EQ(take(number, "-1.5e12"), (Taken{7, true}));
+  EXPECT_EQ(take(number, "0." + std::string(20, '3')).bytes, 21U);
+  EXPECT_EQ(take(number, "1e123").bytes, 4U);
+}
+
+TEST_F(TokenGrammarTest, NamesWithAnyCharactersAreTakenAsTheyAre) {
+  for (const std::string name : {"gr\xc3\xb6\xc3\x9f"
+                                 "e",
+                                 "\xe5\x90\x8d\xe5\x89\x8d",
+                                 "\xc3\xbf"
+                                 "0",
+                                 "a/b"}) {
+    Prompt prompt;
+    prompt.rules.json_schema = R"({"type":"object","properties":{")" + name +
+                               R"(":{"type":"boolean"}},"required":[")" + name + "\"]}";
+    const std::string value = "{\"" + name + "\":true}";
+    EXPECT_EQ(take(prompt, value), (Taken{value.size(), true})) << name;
+  }
+}
+
 TEST_F(TokenGrammarTest, WhatCannotBeEnforcedIsAnErrorInWords) {
   Prompt prompt;
   prompt.rules.json_schema = R"({"$ref":"#/nowhere"})";

@@ -79,6 +79,8 @@ std::string tool_line(const Tool& tool) {
 Prompt with_tools_as_text(const Prompt& prompt) {
   Prompt plain;
   plain.continues_last = prompt.continues_last;
+  plain.rules.thinking_tokens_max = prompt.rules.thinking_tokens_max;
+  plain.rules.effort = prompt.rules.effort;
   const std::string offered = offer(prompt);
   bool told = offered.empty();
   if (!told && (prompt.messages.empty() || prompt.messages.front().role != Role::kSystem)) {
@@ -96,8 +98,9 @@ Prompt with_tools_as_text(const Prompt& prompt) {
         !plain.messages.empty() && plain.messages.back().role == role && role != Role::kSystem;
     if (merges) {
       append_line(plain.messages.back().text, text);
+      append_line(plain.messages.back().thinking, message.thinking);
     } else {
-      plain.messages.push_back({role, std::move(text)});
+      plain.messages.push_back({role, std::move(text), message.thinking});
     }
   }
   return plain;

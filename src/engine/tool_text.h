@@ -25,8 +25,8 @@ std::string call_text(const ToolCall& call);
 std::string tool_line(const Tool& tool);
 
 /// The same conversation without tools, calls and results: the offer ends the leading system
-/// message (or becomes one), calls end their turns, and results are told by the user. Thinking is
-/// left out: such a template has no place for it. Neighbours of one role are merged by "\n".
+/// message (or becomes one), calls end their turns, and results are told by the user. Neighbours
+/// of one role are merged by "\n". Thoughts stay, and of the rules those about thinking.
 Prompt with_tools_as_text(const Prompt& prompt);
 
 }  // namespace pensieve::engine

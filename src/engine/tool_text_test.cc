@@ -68,5 +68,16 @@ TEST(StructuralTagTest, WithoutToolsAndSchemaEveryTextIsRight) {
   EXPECT_EQ(structural_tag({.messages = {{Role::kUser, "hi"}}}, plain_spelling(), {}), "");
 }
 
+TEST(ToolTextTest, ThoughtsAndTheirRulesStay) {
+  Prompt prompt{.messages = {{Role::kUser, "a"}}};
+  prompt.messages.push_back({.role = Role::kAssistant, .text = "b", .thinking = "c"});
+  prompt.rules.thinking_tokens_max = 7;
+  prompt.rules.effort = "low";
+  const Prompt plain = with_tools_as_text(prompt);
+  EXPECT_EQ(plain.messages.at(1).thinking, "c");
+  EXPECT_EQ(plain.rules.thinking_tokens_max, 7U);
+  EXPECT_EQ(plain.rules.effort, "low");
+}
+
 }  // namespace
 }  // namespace pensieve::engine

@@ -21,6 +21,21 @@ std::string AnswerBlocks::add(Kind kind, std::string_view text) {
   return events;
 }
 
+std::string AnswerBlocks::thinking(std::string_view text) {
+  switch (display_) {
+    case api::ThinkingDisplay::kNone:
+      return {};
+    case api::ThinkingDisplay::kShown:
+      return add(Kind::kThinking, text);
+    case api::ThinkingDisplay::kOmitted:
+      break;
+  }
+  std::string events = add(Kind::kThinking, "");
+  hidden_ += text;
+  bytes_ += text.size();
+  return events;
+}
+
 /// The start of a text or thinking block; a call's has an id and a name.
 std::string AnswerBlocks::open(Kind kind) {
   open_ = kind;
@@ -34,7 +49,17 @@ std::string AnswerBlocks::open(Kind kind) {
 std::string AnswerBlocks::close() {
   if (!open_) return {};
   std::string events;
-  if (streams_) events = format_.block_stop(index_, *open_);
+  if (open_ == Kind::kThinking) {
+    std::string signature =
+        keeps_thoughts() ? api::thinking_signature(hidden_) : std::string(api::kShownSignature);
+    hidden_ = std::string();
+    if (streams_) {
+      events = format_.signature(index_, signature);
+    } else {
+      blocks_.back().signature = std::move(signature);
+    }
+  }
+  if (streams_) events += format_.block_stop(index_);
   open_.reset();
   ++index_;
   return events;
@@ -89,6 +114,7 @@ void AnswerBlocks::forget() {
     open_.reset();
     index_ = 0;
   }
+  hidden_.clear();
   bytes_ = 0;
   calls_ = 0;
   blocks_.clear();

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "api/answer_format.h"
+#include "api/response.h"
+#include "api/thinking.h"
 
 namespace pensieve::gateway {
 
@@ -24,10 +26,13 @@ namespace pensieve::gateway {
 class AnswerBlocks {
  public:
   /// `format` renders the events and must outlive the blocks.
-  AnswerBlocks(api::AnswerFormat& format, bool streams) : format_(format), streams_(streams) {}
+  AnswerBlocks(api::AnswerFormat& format, bool streams, api::ThinkingDisplay display)
+      : format_(format), streams_(streams), display_(display) {}
 
   std::string text(std::string_view text) { return add(Kind::kText, text); }
-  std::string thinking(std::string_view text) { return add(Kind::kThinking, text); }
+  /// Shown, kept for the block's signature, or dropped, as `display` says.
+  std::string thinking(std::string_view text);
+  bool keeps_thoughts() const { return display_ == api::ThinkingDisplay::kOmitted; }
   std::string call_start(std::string_view name);
   /// REQUIRES, as call_end() does: in_call().
   std::string call_input(std::string_view json);
@@ -58,6 +63,8 @@ class AnswerBlocks {
 
   api::AnswerFormat& format_;
   const bool streams_;
+  const api::ThinkingDisplay display_;
+  std::string hidden_;  // Thoughts of the open block that are not shown.
   std::optional<Kind> open_;
   std::uint32_t index_ = 0;  // Of the open block, or of the next one.
   std::size_t bytes_ = 0;

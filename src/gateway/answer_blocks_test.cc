@@ -31,7 +31,7 @@ std::string outline(const std::string& events) {
 
 TEST(AnswerBlocksTest, TextIsOneBlock) {
   api::MessagesFormat format;
-  AnswerBlocks blocks(format, true);
+  AnswerBlocks blocks(format, true, api::ThinkingDisplay::kShown);
   std::string events = blocks.text("a");
   events += blocks.text("b");
   events += blocks.finish();
@@ -41,7 +41,7 @@ TEST(AnswerBlocksTest, TextIsOneBlock) {
 
 TEST(AnswerBlocksTest, ThinkingTextAndCallsAreBlocksInOrder) {
   api::MessagesFormat format;
-  AnswerBlocks blocks(format, true);
+  AnswerBlocks blocks(format, true, api::ThinkingDisplay::kShown);
   std::string events = blocks.thinking("t");
   events += blocks.text("a");
   events += blocks.call_start("f");
@@ -61,7 +61,7 @@ TEST(AnswerBlocksTest, ThinkingTextAndCallsAreBlocksInOrder) {
 
 TEST(AnswerBlocksTest, ACallThatWasCutOffIsNeverClosed) {
   api::MessagesFormat format;
-  AnswerBlocks blocks(format, true);
+  AnswerBlocks blocks(format, true, api::ThinkingDisplay::kShown);
   std::string events = blocks.call_start("f");
   events += blocks.call_input("{\"a\":");
   events += blocks.finish();
@@ -71,7 +71,7 @@ TEST(AnswerBlocksTest, ACallThatWasCutOffIsNeverClosed) {
 
 TEST(AnswerBlocksTest, AWholeAnswerHasTheSameBlocksAndNoEvents) {
   api::MessagesFormat format;
-  AnswerBlocks blocks(format, false);
+  AnswerBlocks blocks(format, false, api::ThinkingDisplay::kShown);
   std::string events = blocks.text("a");
   events += blocks.text("b");
   events += blocks.call_start("f");
@@ -91,7 +91,7 @@ TEST(AnswerBlocksTest, AWholeAnswerHasTheSameBlocksAndNoEvents) {
 
 TEST(AnswerBlocksTest, KeepingAwakeOpensATextBlockOrExtendsTheOpenOne) {
   api::MessagesFormat format;
-  AnswerBlocks blocks(format, true);
+  AnswerBlocks blocks(format, true, api::ThinkingDisplay::kShown);
   EXPECT_EQ(outline(blocks.keep_awake()), "0:start(text) 0:delta(text_delta) ");
   EXPECT_EQ(outline(blocks.keep_awake()), "0:delta(text_delta) ");
   EXPECT_EQ(outline(blocks.call_start("f")), "0:stop 1:start(tool_use) ");
@@ -101,13 +101,43 @@ TEST(AnswerBlocksTest, KeepingAwakeOpensATextBlockOrExtendsTheOpenOne) {
 
 TEST(AnswerBlocksTest, AWholeAnswerThatIsForgottenStartsAnew) {
   api::MessagesFormat format;
-  AnswerBlocks blocks(format, false);
+  AnswerBlocks blocks(format, false, api::ThinkingDisplay::kShown);
   blocks.text("lost");
   blocks.forget();
   blocks.text("kept");
   blocks.finish();
   ASSERT_EQ(blocks.blocks().size(), 1U);
   EXPECT_EQ(blocks.blocks()[0].text, "kept");
+}
+
+TEST(AnswerBlocksTest, OmittedThoughtsAreInTheSignatureAlone) {
+  api::MessagesFormat format;
+  AnswerBlocks streamed(format, true, api::ThinkingDisplay::kOmitted);
+  std::string events = streamed.thinking("a ");
+  events += streamed.thinking("secret");
+  events += streamed.text("Yes");
+  events += streamed.finish();
+  EXPECT_EQ(events.find("secret"), std::string::npos);
+  EXPECT_NE(events.find(api::thinking_signature("a secret")), std::string::npos);
+  EXPECT_EQ(outline(events),
+            "0:start(thinking) 0:delta(thinking_delta) 0:delta(thinking_delta) "
+            "0:delta(signature_delta) 0:stop 1:start(text) 1:delta(text_delta) 1:stop ");
+
+  AnswerBlocks whole(format, false, api::ThinkingDisplay::kOmitted);
+  whole.thinking("a secret");
+  whole.text("Yes");
+  whole.finish();
+  ASSERT_EQ(whole.blocks().size(), 2U);
+  EXPECT_EQ(whole.blocks()[0].text, "");
+  EXPECT_EQ(whole.blocks()[0].signature, api::thinking_signature("a secret"));
+}
+
+TEST(AnswerBlocksTest, ThoughtsThatNobodyAskedForAreDropped) {
+  api::MessagesFormat format;
+  AnswerBlocks blocks(format, true, api::ThinkingDisplay::kNone);
+  EXPECT_EQ(blocks.thinking("hm"), "");
+  EXPECT_EQ(blocks.bytes(), 0U);
+  EXPECT_EQ(outline(blocks.text("Yes")), "0:start(text) 0:delta(text_delta) ");
 }
 
 }  // namespace

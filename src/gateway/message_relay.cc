@@ -92,7 +92,7 @@ MessageRelay::MessageRelay(Exchange& exchange, model::Pool& pool, const Clock& c
       format_(format),
       headers_(std::move(headers)),
       began_at_(clock.now()),
-      blocks_(format, request_.stream),
+      blocks_(format, request_.stream, request_.thinking_display),
       next_ping_(clock.now() + kPingEvery) {}
 
 MessageRelay::~MessageRelay() {
@@ -298,7 +298,9 @@ std::optional<std::string> MessageRelay::content(const Frame& frame) {
 }
 
 asio::awaitable<bool> MessageRelay::pass_on(const Frame& frame) {
-  if (!request_.stream) {
+  const bool is_kept =
+      !request_.stream || (frame.type == FrameType::kThinking && blocks_.keeps_thoughts());
+  if (is_kept) {
     const std::size_t wanted = blocks_.bytes() + frame.payload.size();
     if (wanted > kAnswerBytesMax) {
       co_await end_with_error(api::internal("the answer is too long to be sent in one piece"));
@@ -309,7 +311,8 @@ asio::awaitable<bool> MessageRelay::pass_on(const Frame& frame) {
       co_await end_with_error(api::overloaded("memory is short: no room for the whole answer", 5));
       co_return false;
     }
-  } else if (!payload_.empty() && blocks_.bytes() > 0) {
+  }
+  if (request_.stream && !payload_.empty() && blocks_.bytes() > 0) {
     payload_ = std::string();  // From here on nobody else can take over.
     exchange_.charge().shrink(needed());
   }

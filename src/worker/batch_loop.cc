@@ -307,9 +307,10 @@ void BatchLoop::take_sampled(Sequence& sequence, Token token) {
   ++running.output_tokens;
   std::string piece;
   engine_.append_piece(token, piece);
-  const std::string text = running.filter.push(piece);
-  if (!text.empty()) events_.text(running.job.id, text);
-  if (running.filter.met()) {
+  for (const engine::AnswerPiece& said : running.answer.push(piece)) {
+    events_.said(running.job.id, said);
+  }
+  if (running.answer.met()) {
     end_with(sequence, StopCause::kStopSequence);
   } else if (running.output_tokens >= running.job.output_tokens_max) {
     end_with(sequence, StopCause::kTokenLimit);
@@ -320,12 +321,14 @@ void BatchLoop::take_sampled(Sequence& sequence, Token token) {
 
 void BatchLoop::end_with(Sequence& sequence, StopCause cause) {
   Running& running = *sequence.running;
-  const std::string rest = running.filter.finish();
-  if (!rest.empty()) events_.text(running.job.id, rest);
+  for (const engine::AnswerPiece& said : running.answer.finish()) {
+    events_.said(running.job.id, said);
+  }
+  if (running.answer.met()) cause = StopCause::kStopSequence;
   const TimePoint now = clock_.now();
   const TimePoint first = running.output_tokens > 0 ? running.first_token_at : now;
   events_.done(running.job.id,
-               {cause, running.filter.met().value_or(""), running.output_tokens,
+               {cause, running.answer.met().value_or(""), running.output_tokens,
                 seconds_between(running.started_at, first), seconds_between(first, now)});
   leave(sequence);
 }

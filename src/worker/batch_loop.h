@@ -40,7 +40,7 @@ class JobEvents {
 
   virtual void accepted(std::uint32_t id, const Accepted& accepted) = 0;
   virtual void started(std::uint32_t id, const Started& started) = 0;
-  virtual void text(std::uint32_t id, std::string_view text) = 0;
+  virtual void said(std::uint32_t id, const engine::AnswerPiece& piece) = 0;
   virtual void done(std::uint32_t id, const Done& done) = 0;
   virtual void failed(std::uint32_t id, const Failed& failed) = 0;
   virtual void refused(std::uint32_t id, const Refused& refused) = 0;

@@ -30,7 +30,8 @@ GenerateRequest odd_request() {
   request.prompt.messages.push_back(result);
   request.prompt.continues_last = true;
   request.prompt.tools = {{kOdd, kOdd, R"({"type":"object"})", false}, {"f", "", "{}"}};
-  request.prompt.rules = {engine::ToolChoice::kNamed, kOdd, false, R"({"type":"object"})"};
+  request.prompt.rules = {engine::ToolChoice::kNamed, kOdd,  false,
+                          R"({"type":"object"})",     kMost, "high"};
   request.output_tokens_max = kMost;
   request.stop_sequences = {kOdd, "\n\nHuman:"};
   request.sampling = {.temperature = 0.7F, .top_p = 0.95F, .top_k = 40, .seed = kMost};
@@ -40,6 +41,7 @@ GenerateRequest odd_request() {
 std::string prompt_payload(const std::string& messages, const std::string& continues_last,
                            const std::string& tool_choice) {
   return R"({"prompt":{"tools":[],"tool_name":"","parallel_calls":true,"json_schema":"",)"
+         R"("thinking_tokens_max":0,"effort":"",)"
          R"("messages":)" +
          messages + R"(,"continues_last":)" + continues_last + R"(,"tool_choice":)" + tool_choice +
          "}}";

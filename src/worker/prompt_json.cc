@@ -57,11 +57,15 @@ json::object to_json(const engine::Prompt& prompt) {
                                  {"shown", tool.shown}});
   }
   const engine::AnswerRules& rules = prompt.rules;
-  return {
-      {"messages", std::move(messages)}, {"continues_last", prompt.continues_last},
-      {"tools", std::move(tools)},       {"tool_choice", static_cast<unsigned>(rules.tool_choice)},
-      {"tool_name", rules.tool_name},    {"parallel_calls", rules.parallel_calls},
-      {"json_schema", rules.json_schema}};
+  return {{"messages", std::move(messages)},
+          {"continues_last", prompt.continues_last},
+          {"tools", std::move(tools)},
+          {"tool_choice", static_cast<unsigned>(rules.tool_choice)},
+          {"tool_name", rules.tool_name},
+          {"parallel_calls", rules.parallel_calls},
+          {"json_schema", rules.json_schema},
+          {"thinking_tokens_max", rules.thinking_tokens_max},
+          {"effort", rules.effort}};
 }
 
 engine::Prompt prompt_from(const json::value& value) {
@@ -80,6 +84,8 @@ engine::Prompt prompt_from(const json::value& value) {
   prompt.rules.tool_name = fields.text("tool_name");
   prompt.rules.parallel_calls = fields.flag("parallel_calls");
   prompt.rules.json_schema = fields.text("json_schema");
+  prompt.rules.thinking_tokens_max = fields.u32("thinking_tokens_max");
+  prompt.rules.effort = fields.text("effort");
   return prompt;
 }
 

@@ -20,7 +20,10 @@ std::uint32_t common_prefix(const std::vector<Token>& a, const std::vector<Token
 }  // namespace
 
 Running::Running(Job taken, std::uint64_t place)
-    : job(std::move(taken)), tokens(job.prompt), order(place), filter(job.stop_sequences) {}
+    : job(std::move(taken)),
+      tokens(job.prompt),
+      order(place),
+      answer(job.stop_sequences, std::move(job.parser)) {}
 
 Sequences::Sequences(engine::Engine& engine, std::uint32_t count, PrefixExchange* exchange)
     : engine_(engine), exchange_(exchange), sequences_(count) {

@@ -10,8 +10,8 @@
 
 #include "base/clock.h"
 #include "engine/engine.h"
+#include "worker/answer_text.h"
 #include "worker/prefix_exchange.h"
-#include "worker/text_filter.h"
 
 namespace pensieve::worker {
 
@@ -23,6 +23,7 @@ struct Job {
   std::vector<std::string> stop_sequences;
   engine::Sampling sampling;
   std::shared_ptr<const engine::AnswerShape> shape = nullptr;  // Null: every answer is right.
+  std::shared_ptr<engine::AnswerParser> parser = nullptr;      // Null: all of it is text.
 };
 
 /// A job between its acceptance and its end, whether it waits or has a place.
@@ -33,7 +34,7 @@ struct Running {
   std::vector<engine::Token> tokens;  // Prompt and what was sampled.
   std::uint32_t output_tokens = 0;
   std::uint64_t order = 0;  // Smaller is older.
-  TextFilter filter;
+  AnswerText answer;
   TimePoint started_at;
   TimePoint first_token_at;
   bool is_accepted = false;       // accepted() was sent.

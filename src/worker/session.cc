@@ -19,7 +19,6 @@
 #include "memory/admission.h"
 #include "memory/monitor.h"
 #include "memory/report.h"
-#include "worker/answer_readers.h"
 #include "worker/batch_loop.h"
 #include "worker/frame.h"
 #include "worker/messages.h"
@@ -93,11 +92,10 @@ class Session final : private JobEvents {
   void started(std::uint32_t id, const Started& event) override {
     send(FrameType::kStarted, id, encode(event));
   }
-  void text(std::uint32_t id, std::string_view text) override {
-    send_pieces(id, readers_.read(id, text));
+  void said(std::uint32_t id, const engine::AnswerPiece& piece) override {
+    send(frame_of(piece.kind), id, piece.text);
   }
   void done(std::uint32_t id, const Done& event) override {
-    send_pieces(id, readers_.finish(id));
     send(FrameType::kDone, id, encode(event));
   }
   void failed(std::uint32_t id, const Failed& event) override {
@@ -116,9 +114,6 @@ class Session final : private JobEvents {
   memory::Monitor::Status memory_now();
 
   void send(FrameType type, std::uint32_t request, std::string_view payload);
-  void send_pieces(std::uint32_t request, const std::vector<engine::AnswerPiece>& pieces) {
-    for (const engine::AnswerPiece& piece : pieces) send(frame_of(piece.kind), request, piece.text);
-  }
   void send_failure(std::uint32_t request, const Error& error) {
     send(FrameType::kFailed, request, encode(Failed{error.code, error.message}));
   }
@@ -133,7 +128,6 @@ class Session final : private JobEvents {
   std::unique_ptr<engine::Engine> engine_;
   std::uint32_t context_tokens_ = 0;
   std::optional<Limits> limits_;  // Until there is a loop to obey them.
-  AnswerReaders readers_;
   std::unique_ptr<PrefixStore> store_;
   std::unique_ptr<PrefixExchange> exchange_;
   std::atomic<BatchLoop*> to_wake_ =
@@ -367,12 +361,10 @@ void Session::generate(const Frame& frame) {
           .output_tokens_max = request->output_tokens_max,
           .stop_sequences = std::move(request->stop_sequences),
           .sampling = request->sampling,
-          .shape = std::move(prepared->shape)};
-  readers_.open(frame.request, AnswerReaders::reader_for(request->prompt, *prepared));
+          .shape = prepared->shape,
+          .parser = answer_parser_for(request->prompt, *prepared)};
   const Result<void> submitted = loop_->submit(std::move(job));
-  if (submitted) return;
-  readers_.close(frame.request);
-  send_failure(frame.request, submitted.error());
+  if (!submitted) send_failure(frame.request, submitted.error());
 }
 
 void Session::count_tokens(const Frame& frame) {
@@ -452,8 +444,7 @@ std::optional<Refused> Session::check_memory(const std::function<void()>& free_m
   return Refused{refusal->level, refusal->available, {}};
 }
 
-void Session::ended(std::uint32_t id) {
-  readers_.close(id);
+void Session::ended(std::uint32_t) {
   log::info("{}", memory::report_line(memory::Moment::kAfter, memory_source_.read()));
   // Turns between tokens are progress too; an engine that only samples need not tick.
   ticks_.fetch_add(1, std::memory_order_relaxed);

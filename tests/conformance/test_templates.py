@@ -79,9 +79,10 @@ def oracle(source, messages, **more):
     environment.globals["strftime_now"] = now.strftime
     try:
         return environment.from_string(source).render(
-            messages=messages, add_generation_prompt=True, enable_thinking=False, bos_token=BOS,
-            eos_token=EOS, datetime=now.strftime("%b %d %Y"), date_string=now.strftime("%d %b %Y"),
-            **more)
+            messages=messages, add_generation_prompt=True, enable_thinking=False,
+            preserve_thinking=True, clear_thinking=False, truncate_history_thinking=False,
+            drop_thinking=False, bos_token=BOS, eos_token=EOS,
+            datetime=now.strftime("%b %d %Y"), date_string=now.strftime("%d %b %Y"), **more)
     except (jinja2.TemplateError, TypeError) as error:
         raise Refused(str(error)) from error
 

@@ -451,9 +451,9 @@ void SimWorker::accepted(std::uint32_t id, const worker::Accepted& event) {
 void SimWorker::started(std::uint32_t id, const worker::Started& event) {
   say(FrameType::kStarted, id, worker::encode(event));
 }
-void SimWorker::text(std::uint32_t id, std::string_view text) {
+void SimWorker::said(std::uint32_t id, const engine::AnswerPiece& piece) {
   const bool wrong = world_.mixes_answers && world_.random.chance(0.001);
-  say(FrameType::kText, id, wrong ? "1234 " : text);
+  say(FrameType::kText, id, wrong ? "1234 " : piece.text);
 }
 void SimWorker::done(std::uint32_t id, const worker::Done& event) {
   world_.trace.add("request is done", id_, id);

@@ -148,7 +148,7 @@ class SimWorker final : public worker::Link, private worker::JobEvents {
   std::optional<worker::Refused> check_memory(const std::function<void()>& free_memory) override;
   void accepted(std::uint32_t id, const worker::Accepted& event) override;
   void started(std::uint32_t id, const worker::Started& event) override;
-  void text(std::uint32_t id, std::string_view text) override;
+  void said(std::uint32_t id, const engine::AnswerPiece& piece) override;
   void done(std::uint32_t id, const worker::Done& event) override;
   void failed(std::uint32_t id, const worker::Failed& event) override;
   void refused(std::uint32_t id, const worker::Refused& event) override;

@@ -52,8 +52,8 @@ class RecordedEvents final : public JobEvents {
     open(id).started.push_back(started);
     started_order.push_back(id);
   }
-  void text(std::uint32_t id, std::string_view text) override {
-    open(id).text += text;
+  void said(std::uint32_t id, const engine::AnswerPiece& piece) override {
+    open(id).text += piece.text;
     if (on_text) on_text(id);
   }
   void done(std::uint32_t id, const Done& done) override {
