@@ -9,12 +9,11 @@ import itertools
 import pathlib
 import random
 import statistics
-import subprocess
 import tempfile
 
 import machine
-from servers import (CONTEXT_TOKENS, STREAMS_MAX, THREADS, ROOT, EngineAlone, LlamaServer,
-                     start_pensieve)
+from servers import (CONTEXT_TOKENS, STREAMS_MAX, THREADS, EngineAlone, LlamaServer,
+                     llama_server_program, start_pensieve)
 from sse_client import Stream, Streams, ask
 
 DECODE_TOKENS = 192
@@ -270,10 +269,7 @@ def main(arguments):
         try:
             programs.append(start_pensieve(folder, arguments.build))
             if arguments.vs:
-                setup = subprocess.run([ROOT / "scripts" / "setup" / "llama.sh", "server"],
-                                       stdout=subprocess.PIPE, text=True, check=True)
-                prefix = pathlib.Path(setup.stdout.strip())
-                programs.append(LlamaServer(folder, prefix / "build/bin/llama-server"))
+                programs.append(LlamaServer(folder, llama_server_program()))
             programs.append(EngineAlone(folder, arguments.build))
             for program in programs:
                 print(f"{program.name}: {' '.join(program.command)}")

@@ -131,3 +131,10 @@ def start_pensieve(folder, build):
     return Pensieve(folder, build,
                     ["--model", MODEL, "--context", CONTEXT_TOKENS, "--parallel", STREAMS_MAX],
                     {"PENSIEVE_THREADS": str(THREADS)})
+
+
+def llama_server_program():
+    """The path of llama-server, built of the same llama.cpp source first where it is missing."""
+    setup = subprocess.run([ROOT / "scripts" / "setup" / "llama.sh", "server"],
+                           stdout=subprocess.PIPE, text=True, check=True)
+    return pathlib.Path(setup.stdout.strip()) / "build/bin/llama-server"

@@ -2,13 +2,12 @@
 
 import asyncio
 import pathlib
-import subprocess
 import tempfile
 import time
 
 import machine
 import survival_arena
-from servers import ROOT
+from servers import llama_server_program
 from survival_arena import MIB, Arena, CannotStart, Row, nearest_rank
 from survival_scenarios import SCENARIOS
 
@@ -96,10 +95,7 @@ def main(arguments):
           "to an answer;\n503 ms is the time from crossing Critical to the first 503 (p99)")
     began = time.monotonic()
     if arguments.vs:
-        setup = subprocess.run([ROOT / "scripts" / "setup" / "llama.sh", "server"],
-                               stdout=subprocess.PIPE, text=True, check=True)
-        survival_arena.LlamaServer.program = (pathlib.Path(setup.stdout.strip())
-                                              / "build/bin/llama-server")
+        survival_arena.LlamaServer.program = llama_server_program()
         run_all("llama-server, its own defaults", names, arguments.build, False)
     good = run_all("pensieve", names, arguments.build, True)
     if arguments.vs:

@@ -11,7 +11,6 @@ import http.client
 import json
 import pathlib
 import statistics
-import subprocess
 import tempfile
 import time
 
@@ -20,7 +19,7 @@ import httpx
 import machine
 import schemas
 import serve
-from servers import MODEL, ROOT, LlamaServer, start_pensieve
+from servers import MODEL, LlamaServer, llama_server_program, start_pensieve
 
 SEEDS = 10
 RATIO_MAX = 0.2
@@ -122,10 +121,7 @@ def main(arguments):
         try:
             programs.append(start_pensieve(folder, arguments.build))
             if arguments.vs:
-                setup = subprocess.run([ROOT / "scripts" / "setup" / "llama.sh", "server"],
-                                       stdout=subprocess.PIPE, text=True, check=True)
-                prefix = pathlib.Path(setup.stdout.strip())
-                programs.append(LlamaServer(folder, prefix / "build/bin/llama-server"))
+                programs.append(LlamaServer(folder, llama_server_program()))
             for program in programs:
                 print(f"{program.name}: {' '.join(program.command)}")
                 mask_cost(program, 0)  # Warms up, and compiles the grammars.

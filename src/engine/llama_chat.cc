@@ -21,7 +21,6 @@
 #include "engine/tool_text.h"
 
 namespace pensieve::engine {
-namespace {
 
 const char* role_name(Role role) {
   switch (role) {
@@ -36,6 +35,8 @@ const char* role_name(Role role) {
   }
   return "user";
 }
+
+namespace {
 
 common_chat_tool_choice choice_of(ToolChoice choice) {
   switch (choice) {

@@ -15,6 +15,9 @@ namespace pensieve::engine {
 
 class AnswerGrammars;
 
+/// As chat templates call it.
+const char* role_name(Role role);
+
 /// Renders conversations through a model's own template and tokenises them. A file without a
 /// template gets Gemma's where its vocabulary has Gemma's turn markers, else ChatML. Text that
 /// merely looks like a control token (`<|im_end|>` typed by a user) becomes plain text tokens, so a

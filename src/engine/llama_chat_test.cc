@@ -3,13 +3,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
-#include <fstream>
 
 #include <gtest/gtest.h>
 #include <llama.h>
 
-#include "engine/llama_plan.h"
+#include "engine/testing/llama_vocabulary.h"
 
 namespace pensieve::engine {
 namespace {
@@ -32,22 +30,8 @@ constexpr const char* kStrictTemplate = R"({{ bos_token }}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '[assistant:' }}{%- endif -%})";
 
-class LlamaChatTest : public testing::Test {
+class LlamaChatTest : public VocabularyTest {
  protected:
-  static void SetUpTestSuite() {
-    const char* const path = std::getenv("PENSIEVE_TEST_MODEL");
-    if (path == nullptr || !std::ifstream(path)) return;
-    start_llama();
-    llama_model_params params = llama_model_default_params();
-    params.vocab_only = true;
-    model_ = llama_model_load_from_file(path, params);
-  }
-  static void TearDownTestSuite() {
-    llama_model_free(model_);
-    model_ = nullptr;
-  }
-  void SetUp() override { ASSERT_NE(model_, nullptr) << "no test model: run ./dev setup"; }
-
   static std::unique_ptr<LlamaChat> chat(const std::string& source = "") {
     Result<std::unique_ptr<LlamaChat>> chat = LlamaChat::create(model_, source);
     EXPECT_TRUE(chat) << chat.error().message;
@@ -64,8 +48,6 @@ class LlamaChatTest : public testing::Test {
                  [&](Token token) { return llama_vocab_is_control(vocab, token); });
     return control;
   }
-
-  static inline llama_model* model_ = nullptr;
 };
 
 TEST_F(LlamaChatTest, RendersTurnsThroughTheModelsTemplate) {

@@ -32,20 +32,6 @@ Role role_of(const json::string& name) {
   return name == "tool" ? Role::kTool : Role::kAssistant;
 }
 
-const char* name_of(Role role) {
-  switch (role) {
-    case Role::kSystem:
-      return "system";
-    case Role::kUser:
-      return "user";
-    case Role::kAssistant:
-      return "assistant";
-    case Role::kTool:
-      return "tool";
-  }
-  return "";
-}
-
 std::string text_at(const json::value& object, std::string_view key) {
   const json::value* const text = object.as_object().if_contains(key);
   return text == nullptr ? std::string() : std::string(text->as_string());
@@ -76,7 +62,8 @@ Prompt prompt_of(const json::value& asked) {
 json::array messages_of(const Prompt& prompt) {
   json::array messages;
   for (const Message& message : prompt.messages) {
-    json::object shown{{"role", name_of(message.role)}, {"content", message.text}};
+    json::object shown{{"role", pensieve::engine::role_name(message.role)},
+                       {"content", message.text}};
     if (message.role == Role::kTool) {
       shown["tool_call_id"] = message.tool_call_id;
       shown["name"] = message.tool_name;

@@ -1,7 +1,6 @@
 // Tools through the chat templates that come with llama.cpp, on the vocabulary of the test model.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -15,29 +14,17 @@
 
 #include "engine/llama_chat.h"
 #include "engine/llama_native.h"
-#include "engine/llama_plan.h"
+#include "engine/testing/llama_vocabulary.h"
 
 namespace pensieve::engine {
 namespace {
 
 using Kind = AnswerPiece::Kind;
 
-class LlamaToolsTest : public testing::Test {
+class LlamaToolsTest : public VocabularyTest {
  protected:
-  static void SetUpTestSuite() {
-    const char* const path = std::getenv("PENSIEVE_TEST_MODEL");
-    if (path == nullptr || !std::ifstream(path)) return;
-    start_llama();
-    llama_model_params params = llama_model_default_params();
-    params.vocab_only = true;
-    model_ = llama_model_load_from_file(path, params);
-  }
-  static void TearDownTestSuite() {
-    llama_model_free(model_);
-    model_ = nullptr;
-  }
   void SetUp() override {
-    ASSERT_NE(model_, nullptr) << "no test model: run ./dev setup";
+    VocabularyTest::SetUp();
     templates_ = PENSIEVE_TEST_TEMPLATES;
   }
 
@@ -85,7 +72,6 @@ class LlamaToolsTest : public testing::Test {
     return taken;
   }
 
-  static inline llama_model* model_ = nullptr;
   std::filesystem::path templates_;
 };
 

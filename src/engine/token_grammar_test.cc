@@ -8,18 +8,10 @@
 #include <gtest/gtest.h>
 
 #include "engine/structural_tag.h"
+#include "engine/testing/byte_vocabulary.h"
 
 namespace pensieve::engine {
 namespace {
-
-/// A vocabulary of single bytes (token = byte) and the end of generation at 256.
-constexpr Token kEnd = 256;
-std::vector<std::string> byte_pieces() {
-  std::vector<std::string> pieces;
-  for (int byte = 0; byte < 256; ++byte) pieces.emplace_back(1, static_cast<char>(byte));
-  pieces.emplace_back();
-  return pieces;
-}
 
 class TokenGrammarTest : public testing::Test {
  protected:
