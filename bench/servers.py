@@ -97,12 +97,12 @@ class Pensieve(Program):
 
 
 class LlamaServer(Program):
-    def __init__(self, folder, program):
+    def __init__(self, folder, program, threads=THREADS):
         self.port = free_port()
         # With a unified KV cache, as ours is, each stream may use the whole window, and the four
         # share its cells; without, `-c` would be cut into four.
         command = [program, "-m", MODEL, "--host", "127.0.0.1", "--port", self.port,
-                   "-c", CONTEXT_TOKENS, "-np", STREAMS_MAX, "-kvu", "-t", THREADS, "--no-webui"]
+                   "-c", CONTEXT_TOKENS, "-np", STREAMS_MAX, "-kvu", "-t", threads, "--no-webui"]
         super().__init__("llama-server", command, folder)
         self.wait_for(lambda: self.answers_health(self.port), "/health says ok")
 
@@ -127,10 +127,10 @@ class EngineAlone(Program):
         super().stop()
 
 
-def start_pensieve(folder, build):
+def start_pensieve(folder, build, threads=THREADS):
     return Pensieve(folder, build,
                     ["--model", MODEL, "--context", CONTEXT_TOKENS, "--parallel", STREAMS_MAX],
-                    {"PENSIEVE_THREADS": str(THREADS)})
+                    {"PENSIEVE_THREADS": str(threads)})
 
 
 def llama_server_program():

@@ -1,9 +1,11 @@
 """bench tools: do calls keep their schema, and what does it cost to keep one, token by token?
 
-The cost is the time of a token of an answer that keeps a schema, less that of a token of a free
-answer of the same length to the same prompt: each program is compared with itself, so what else
-differs between two servers is not in it. All programs run, and one is asked at a time, in rounds
-whose order turns.
+The cost is the processor time of a token of an answer that keeps a schema, less that of a token of
+a free answer of the same length to the same prompt: each program is compared with itself, so what
+else differs between two servers is not in it. Processor time, because the difference is less than
+a hundredth of a token's, and what others take from this machine would drown it; with one thread, so
+that no other one spins meanwhile. All programs run, and one is asked at a time, in rounds whose
+order turns.
 """
 
 import contextlib
@@ -12,7 +14,6 @@ import json
 import pathlib
 import statistics
 import tempfile
-import time
 
 import httpx
 
@@ -26,14 +27,26 @@ RATIO_MAX = 0.2
 TIMEOUT_SECONDS = 300
 # Long answers: the first token of each is not counted.
 MASK_SCHEMAS = ("forty_properties", "ten_deep", "long_texts_and_lists", "list_of_objects")
-PROMPT = "Write one JSON object with sensible values."
+# Free answers are to be at least as long as those that keep a schema.
+PROMPT = "Write a very long and detailed story about the sea. Do not stop early."
 ANSWER_TOKENS = 300
+THREADS = 1
+PIECES_LESS_MAX = 10  # A character may take several tokens, and comes in one piece.
 
 
-def deltas(port, path, body, text_of):
-    """The times at which pieces of text came in."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
-    moments = []
+def processor_seconds(program):
+    """What all threads of a program have used so far."""
+    total = 0
+    for pid in program.pids:
+        for path in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            total += int(path.read_text().split()[0])
+    return total / 1e9
+
+
+def processor_times(program, path, body, text_of):
+    """The processor time that the program has used when each piece of text came in."""
+    connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=TIMEOUT_SECONDS)
+    used = []
     with contextlib.closing(connection):
         connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
         response = connection.getresponse()
@@ -41,8 +54,8 @@ def deltas(port, path, body, text_of):
             raise SystemExit(f"{path}: {response.status} {response.read()[:500]}")
         for line in response:
             if line.startswith(b"data: {") and text_of(json.loads(line[6:])):
-                moments.append(time.monotonic())
-    return moments
+                used.append(processor_seconds(program))
+    return used
 
 
 def anthropic_text(event):
@@ -55,25 +68,28 @@ def openai_text(event):
 
 
 def ask(program, schema, tokens_max):
-    """The times of one answer's pieces; free where there is no schema."""
+    """The processor times of one answer's pieces; free where there is no schema."""
     body = {"model": MODEL.stem, "max_tokens": tokens_max, "temperature": 0, "stream": True,
             "messages": [{"role": "user", "content": PROMPT}]}
     if isinstance(program, LlamaServer):
         if schema:
             body["response_format"] = {"type": "json_schema",
                                        "json_schema": {"name": "answer", "schema": schema}}
-        return deltas(program.port, "/v1/chat/completions", body, openai_text)
+        return processor_times(program, "/v1/chat/completions", body, openai_text)
     if schema:
         body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
-    return deltas(program.port, "/v1/messages", body, anthropic_text)
+    return processor_times(program, "/v1/messages", body, anthropic_text)
 
 
 def mask_cost(program, _seed):
-    """Milliseconds per token that keeping a schema costs, over all schemas, and their tokens."""
+    """Milliseconds of processor that a token costs more for keeping a schema; and the tokens."""
     cost, counted = 0.0, 0
     for name in MASK_SCHEMAS:
         kept = ask(program, dict(schemas.SCHEMAS)[name], ANSWER_TOKENS)
         free = ask(program, None, len(kept))
+        if len(free) < len(kept) - PIECES_LESS_MAX:
+            raise SystemExit(f"{program.name} ended a free answer after {len(free)} pieces of "
+                             f"{len(kept)}")
         shared = min(len(kept), len(free))
         cost += (kept[shared - 1] - kept[0]) - (free[shared - 1] - free[0])
         counted += shared - 1
@@ -100,8 +116,8 @@ def validity(program):
 def print_costs(found, other):
     """Returns whether the goal is met."""
     ours = [figures["pensieve"]["ms"] for figures in found]
-    print(f"\nmask, ms per token of {found[0]['pensieve']['tokens']} in {len(found)} rounds, "
-          "median (least-most)")
+    print(f"\nmask, ms of processor per token of {found[0]['pensieve']['tokens']} in {len(found)} "
+          "rounds, median (least-most)")
     print(f"  pensieve       {serve.spread(ours)}")
     if not other:
         return True
@@ -119,9 +135,9 @@ def main(arguments):
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         try:
-            programs.append(start_pensieve(folder, arguments.build))
+            programs.append(start_pensieve(folder, arguments.build, THREADS))
             if arguments.vs:
-                programs.append(LlamaServer(folder, llama_server_program()))
+                programs.append(LlamaServer(folder, llama_server_program(), THREADS))
             for program in programs:
                 print(f"{program.name}: {' '.join(program.command)}")
                 mask_cost(program, 0)  # Warms up, and compiles the grammars.

@@ -9,6 +9,7 @@ import json
 import jsonschema
 
 CALL_TOKENS_MAX = 2000
+CALL_SECONDS_MAX = 300  # As many tokens, while the machine has other things to do as well.
 
 
 def obj(required=None, /, more=False, **properties):
@@ -150,7 +151,8 @@ def call(http, model, name, schema, seed):
         "messages": [{"role": "user", "content": f"Call the tool {name} with sensible values."}],
         "tools": [{"name": name, "description": f"Does {name.replace('_', ' ')}.",
                    "input_schema": schema}],
-        "tool_choice": {"type": "tool", "name": name, "disable_parallel_tool_use": True}})
+        "tool_choice": {"type": "tool", "name": name, "disable_parallel_tool_use": True}},
+        timeout=CALL_SECONDS_MAX)
     assert response.status_code == 200, response.text
     answer = response.json()
     calls = [block for block in answer["content"] if block["type"] == "tool_use"]

@@ -101,6 +101,10 @@ void LlamaSampler::keep(std::unique_ptr<ShapeFollower> shape, std::span<const To
 
 Token LlamaSampler::sample(std::span<const float> logits, std::vector<llama_token_data>& scratch) {
   if (!shape_ || shape_->finished()) return draw(logits, scratch);
+  // Most of what a model would say fits already, and to try one token is far cheaper than to ask
+  // for all that fit. What was tried in vain cannot come again: the mask forbids it.
+  const Token wanted = draw(logits, scratch);
+  if (shape_->accept(wanted)) return wanted;
   masked_.assign(logits.begin(), logits.end());
   shape_->mask(masked_);
   const Token token = draw(masked_, scratch);

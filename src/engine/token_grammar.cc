@@ -1,5 +1,6 @@
 #include "engine/token_grammar.h"
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <exception>
@@ -16,6 +17,7 @@
 #include <xgrammar/xgrammar.h>
 
 #include "base/log.h"
+#include "engine/schema_formats.h"
 #include "engine/tool_text.h"
 
 // xgrammar leaves its messages to its user where it is built so (XGRAMMAR_LOG_CUSTOMIZE). Its own
@@ -81,16 +83,28 @@ std::string with_exact_escapes(std::string_view grammar) {
   return out;
 }
 
+/// Names of the rules that stand for one digit.
+std::vector<std::string> digit_rules(std::string_view grammar) {
+  constexpr std::string_view kDigit = " ::= (([0-9]))\n";
+  std::vector<std::string> rules;
+  for (std::size_t at = grammar.find(kDigit); at != std::string_view::npos;
+       at = grammar.find(kDigit, at + kDigit.size())) {
+    const std::size_t line = grammar.rfind('\n', at);
+    const std::size_t begin = line == std::string_view::npos ? 0 : line + 1;
+    rules.emplace_back(grammar.substr(begin, at - begin));
+  }
+  return rules;
+}
+
 /// xgrammar's numbers without bounds get some: 19 digits, as many behind the point, exponents of
 /// two. A small model can go on writing digits for ever.
 std::string with_bounded_numbers(std::string grammar) {
   replace_all(grammar, "([eE] basic_number_4 basic_number_digits{1, -1})",
               "([eE] basic_number_4 basic_number_digits{1, 2})");
-  replace_all(grammar, "basic_number_digits{1, -1}", "basic_number_digits{1, 19}");
-  for (const char* rule : {"basic_integer ::= ((\"0\") | (basic_integer_1 [1-9] ",
-                           "basic_number_2 ::= ((\"0\") | ([1-9] "}) {
-    replace_all(grammar, std::string(rule) + "[0-9]*",
-                std::string(rule) + "basic_number_digits{0, 18}");
+  replace_all(grammar, "[1-9] [0-9]*", "[1-9] [0-9]{0, 18}");
+  for (const std::string& rule : digit_rules(grammar)) {
+    replace_all(grammar, "[1-9] " + rule + "{1, -1}", "[1-9] " + rule + "{1, 18}");
+    replace_all(grammar, " " + rule + "{1, -1}", " " + rule + "{1, 19}");
   }
   return grammar;
 }
@@ -123,8 +137,13 @@ void TokenMatcher::mask(std::span<float> logits) {
       impl_->bits.data(), {kDLCPU, 0}, 1, xgrammar::GetBitmaskDLType(), &words, &stride, 0};
   if (!impl_->matcher.FillNextTokenBitmask(&bits)) return;  // All are allowed.
   constexpr float kNever = -std::numeric_limits<float>::infinity();
+  constexpr std::uint32_t kWholeWord = 0xFFFFFFFF;
   for (std::size_t word = 0; word < impl_->bits.size(); ++word) {
     auto forbidden = ~static_cast<std::uint32_t>(impl_->bits[word]);
+    if (forbidden == kWholeWord && 32 * (word + 1) <= logits.size()) {
+      std::fill_n(logits.begin() + static_cast<std::ptrdiff_t>(32 * word), 32, kNever);
+      continue;
+    }
     for (; forbidden != 0; forbidden &= forbidden - 1) {
       const std::size_t token = 32 * word + static_cast<std::size_t>(std::countr_zero(forbidden));
       if (token < logits.size()) logits[token] = kNever;
@@ -141,11 +160,12 @@ bool TokenMatcher::finished() const {
 }
 
 std::string schema_format(std::string_view schema, int spaces_max) {
+  const std::string bounded = with_bounded_formats(schema);
   const xgrammar::Grammar grammar =
       spaces_max > 0
-          ? xgrammar::Grammar::FromJSONSchema(std::string(schema), true, std::nullopt, std::nullopt,
-                                              true, spaces_max)
-          : xgrammar::Grammar::FromJSONSchema(std::string(schema), false, std::nullopt,
+          ? xgrammar::Grammar::FromJSONSchema(bounded, true, std::nullopt, std::nullopt, true,
+                                              spaces_max)
+          : xgrammar::Grammar::FromJSONSchema(bounded, false, std::nullopt,
                                               std::pair<std::string, std::string>(",", ":"));
   return fmt::format(R"({{"type":"grammar","grammar":{}}})",
                      json_string(with_bounded_numbers(with_exact_escapes(grammar.ToString()))));

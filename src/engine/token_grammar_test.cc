@@ -5,8 +5,10 @@
 #include <string>
 #include <vector>
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
+#include "engine/schema_formats.h"
 #include "engine/structural_tag.h"
 #include "engine/testing/byte_vocabulary.h"
 
@@ -138,6 +140,74 @@ TEST_F(TokenGrammarTest, NumbersHaveAnEndAlsoWhereTheSchemaGivesThemNone) {
   EXPECT_EQ(take(number, "-1.5e12"), (Taken{7, true}));
   EXPECT_EQ(take(number, "0." + std::string(20, '3')).bytes, 21U);
   EXPECT_EQ(take(number, "1e123").bytes, 4U);
+}
+
+TEST_F(TokenGrammarTest, NumbersWithOneBoundHaveAnEndToo) {
+  for (const char* schema :
+       {R"({"type":"integer","minimum":0})", R"({"type":"integer","minimum":-3})",
+        R"({"type":"number","minimum":0})", R"({"type":["string","integer"],"maxLength":10})"}) {
+    Prompt prompt;
+    prompt.rules.json_schema = schema;
+    EXPECT_EQ(take(prompt, std::string(19, '9')), (Taken{19, true})) << schema;
+    EXPECT_EQ(take(prompt, std::string(20, '9')).bytes, 19U) << schema;
+  }
+}
+
+TEST_F(TokenGrammarTest, DaysAreThoseOfTheCalendar) {
+  Prompt prompt;
+  prompt.rules.json_schema = R"({"type":"string","format":"date"})";
+  for (const char* day : {"2024-02-29", "2000-02-29", "1999-12-31", "0004-02-29", "2023-11-30"}) {
+    const std::string value = fmt::format("\"{}\"", day);
+    EXPECT_EQ(take(prompt, value), (Taken{value.size(), true})) << day;
+  }
+  // Each is refused before its last digit.
+  for (const char* day : {"2023-02-29", "1900-02-29", "2024-02-30", "2024-04-31", "2024-01-32"}) {
+    EXPECT_LE(take(prompt, fmt::format("\"{}\"", day)).bytes, 10U) << day;
+  }
+  EXPECT_EQ(take(prompt, "\"0000").bytes, 4U);
+}
+
+TEST_F(TokenGrammarTest, FormatsHaveAnEnd) {
+  struct Format {
+    const char* name;
+    const char* whole;    // Is taken.
+    const char* endless;  // Is repeated behind the quotation mark, and not taken for ever.
+  };
+  for (const Format& format : {Format{"email", "\"o'neill.j+x@mail.example.org\"", "a"},
+                               {"hostname", "\"a.b-c.example\"", "a"},
+                               {"time", "\"23:59:59.5+02:00\"", "1"},
+                               {"date-time", "\"2024-02-29T00:00:00Z\"", "1"},
+                               {"duration", "\"P3Y6M4DT12H30M5S\"", "P1"},
+                               {"ipv4", "\"127.0.0.1\"", "1"}}) {
+    Prompt prompt;
+    prompt.rules.json_schema = fmt::format(R"({{"type":"string","format":"{}"}})", format.name);
+    EXPECT_EQ(take(prompt, format.whole), (Taken{std::string(format.whole).size(), true}))
+        << format.name;
+    std::string endless = "\"";
+    while (endless.size() < 1000) endless += format.endless;
+    EXPECT_LT(take(prompt, endless).bytes, 300U) << format.name;
+  }
+}
+
+TEST(SchemaFormatsTest, WhatIsNoFormatOfAStringStaysAsItIs) {
+  for (const char* schema :
+       {R"({"type":"object","properties":{"format":{"type":"string"}}})",
+        R"({"const":{"type":"string","format":"date"}})", R"({"type":"string","format":"color"})",
+        R"({"type":"integer","format":"date"})",
+        R"({"type":"string","format":"date","pattern":"^2"})", R"({"format": no JSON)"}) {
+    EXPECT_EQ(with_bounded_formats(schema), schema);
+  }
+}
+
+TEST(SchemaFormatsTest, FormatsAreFoundWhereverASchemaStands) {
+  const std::string dated = R"({"type":["string","null"],"format":"date"})";
+  for (const std::string& schema :
+       {R"({"properties":{"enum":)" + dated + "}}", R"({"$defs":{"day":)" + dated + "}}",
+        R"({"items":)" + dated + "}", R"({"anyOf":[{"type":"null"},)" + dated + "]}"}) {
+    const std::string bounded = with_bounded_formats(schema);
+    EXPECT_EQ(bounded.find("\"format\""), std::string::npos) << bounded;
+    EXPECT_NE(bounded.find("\"pattern\":\"^"), std::string::npos) << bounded;
+  }
 }
 
 TEST_F(TokenGrammarTest, NamesWithAnyCharactersAreTakenAsTheyAre) {
