@@ -305,6 +305,9 @@ def test_the_list_of_models_has_the_documented_shape(scripted):
     assert served["max_input_tokens"] == 4096
     assert served["capabilities"]["thinking"]["types"]["disabled"] == {"supported": True}
     assert served["capabilities"]["image_input"] == {"supported": False}
+    # What the engine of this model can do: a script knows no schema, but it has thoughts.
+    assert served["capabilities"]["structured_outputs"] == {"supported": False}
+    assert served["capabilities"]["thinking"]["types"]["adaptive"] == {"supported": True}
     assert not any(model["id"].startswith("claude-") for model in listing["data"])
 
 

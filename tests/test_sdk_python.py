@@ -62,6 +62,7 @@ def test_a_models_window_and_capabilities_are_typed(smollm2):
     assert model.lifecycle == "active"
     assert model.capabilities.thinking.types.adaptive.supported is False
     assert model.capabilities.effort.supported is False
+    assert model.capabilities.structured_outputs.supported is True
 
 
 def test_a_tool_runner_falls_back_from_threads(smollm2):

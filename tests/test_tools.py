@@ -175,7 +175,8 @@ def test_thoughts_are_a_block_in_front_of_the_answer(scripted):
     assert order.index("signature_delta") == order.index("text_delta") - 1
 
 
-@pytest.mark.parametrize("fields", [{}, {"thinking": {"type": "disabled"}}])
+@pytest.mark.parametrize("fields", [{}, {"thinking": {"type": "disabled"}},
+                                    {"thinking": {"type": "between_tools"}}])
 def test_thoughts_that_nobody_asked_for_are_not_sent(scripted, fields):
     content = ask(scripted, THINK, **fields).json()["content"]
     assert content == [{"type": "text", "text": "Yes."}]
@@ -216,7 +217,8 @@ def test_thoughts_come_back_whatever_their_signature(scripted):
     ({"type": "enabled", "budget_tokens": 1023},
      "thinking.budget_tokens: Input should be greater than or equal to 1024"),
     ({"type": "enabled"}, "thinking.budget_tokens: Field required"),
-    ({"type": "deep"}, "thinking.type: Input should be 'adaptive', 'enabled' or 'disabled'"),
+    ({"type": "deep"}, "thinking.type: Input should be 'adaptive', 'enabled', 'between_tools' or "
+                       "'disabled'"),
 ])
 def test_wrong_thinking_is_refused_by_name(scripted, thinking, message):
     response = ask(scripted, "hi", thinking=thinking)

@@ -97,38 +97,57 @@ void append_support(std::string& out, std::string_view name, bool supported) {
   out += '}';
 }
 
-/// Every key that the API knows: clients look them up without asking whether they are there. Fields
-/// of a request that are accepted and ignored (effort, thinking) are not supported; of `thinking`
-/// the types that mean "off" are, because that is what they get.
-void append_capabilities(std::string& out, const Capabilities& capabilities) {
-  out += '{';
-  append_support(out, "batch", capabilities.batches);
-  for (const std::string_view name : {"citations", "code_execution", "image_input", "pdf_input"}) {
-    out += ',';
-    append_support(out, name, false);
-  }
-  out += ',';
-  append_support(out, "structured_outputs", capabilities.structured_outputs);
-  out += R"(,"context_management":{"supported":false})";
-  out += R"(,"effort":{"supported":false)";
+void append_effort(std::string& out, bool thinks) {
+  out += R"("effort":{"supported":)";
+  out += thinks ? "true" : "false";
   for (const std::string_view level : {"low", "medium", "high", "xhigh", "max"}) {
     out += ',';
-    append_support(out, level, false);
+    // The two above "high" are taken for it.
+    append_support(out, level, thinks && level != "xhigh" && level != "max");
   }
-  out += R"(},"server_tools":{"supported":false)";
-  for (const std::string_view tool : {"web_search", "code_execution"}) {
-    out += ',';
-    append_support(out, tool, false);
-  }
-  out += R"(},"thinking":{"supported":false,"types":{)";
-  append_support(out, "adaptive", false);
+  out += '}';
+}
+
+/// The types that mean "off" are supported by models that do not think, too: it is what they do.
+void append_thinking(std::string& out, bool thinks) {
+  out += R"("thinking":{"supported":)";
+  out += thinks ? "true" : "false";
+  out += R"(,"types":{)";
+  append_support(out, "adaptive", thinks);
   out += ',';
   append_support(out, "between_tools", true);
   out += ',';
   append_support(out, "disabled", true);
   out += ',';
-  append_support(out, "enabled", false);
-  out += "}}}";
+  append_support(out, "enabled", thinks);
+  out += "}}";
+}
+
+/// Every key that the API knows: clients look them up without asking whether they are there. Fields
+/// of a request that are accepted and ignored are not supported.
+void append_capabilities(std::string& out, const Capabilities& capabilities) {
+  out += '{';
+  append_support(out, "batch", capabilities.batches);
+  for (const std::string_view name : {"citations", "code_execution"}) {
+    out += ',';
+    append_support(out, name, false);
+  }
+  out += ',';
+  append_support(out, "image_input", capabilities.engine.image_input);
+  out += ',';
+  append_support(out, "pdf_input", false);
+  out += ',';
+  append_support(out, "structured_outputs", capabilities.engine.structured_outputs);
+  out += R"(,"context_management":{"supported":false},)";
+  append_effort(out, capabilities.engine.thinking);
+  out += R"(,"server_tools":{"supported":false)";
+  for (const std::string_view tool : {"web_search", "code_execution"}) {
+    out += ',';
+    append_support(out, tool, false);
+  }
+  out += "},";
+  append_thinking(out, capabilities.engine.thinking);
+  out += '}';
 }
 
 }  // namespace
@@ -190,7 +209,11 @@ std::string model_body(const Model& model) {
   out += R"(,"max_tokens":)";
   append_known(out, model.output_tokens_max);
   out += R"(,"lifecycle":"active","capabilities":)";
-  append_capabilities(out, model.capabilities);
+  if (model.capabilities) {
+    append_capabilities(out, *model.capabilities);
+  } else {
+    out += "null";
+  }
   // What OpenAI's clients read.
   out += R"(,"object":"model","created":)";
   append_json(out, static_cast<std::uint64_t>(model.created_at.time_since_epoch().count()));

@@ -14,7 +14,7 @@ Model model(std::string id) {
           .created_at = WallTime(std::chrono::seconds(1'767'225'600)),  // 2026-01-01.
           .input_tokens_max = 8192,
           .output_tokens_max = 4096,
-          .capabilities = {.batches = true, .structured_outputs = true}};
+          .capabilities = Capabilities{.batches = true, .engine = {.structured_outputs = true}}};
 }
 
 const std::vector<Model> kModels = {model("a"), model("b"), model("c"), model("d")};
@@ -62,13 +62,47 @@ TEST(ModelBodyTest, HasTheExactShape) {
             R"("object":"model","created":1767225600,"owned_by":"pensieve"})");
 }
 
-TEST(ModelBodyTest, ACapabilityThatIsNotThereIsSaidSo) {
-  Model plain = model("a");
-  plain.capabilities = {};
-  const boost::json::value body = boost::json::parse(model_body(plain));
-  for (const std::string_view name : {"batch", "structured_outputs"}) {
-    EXPECT_FALSE(body.at("capabilities").at(name).at("supported").as_bool()) << name;
-  }
+/// The paths of all that is supported, in their order.
+std::vector<std::string> supported(const Capabilities& capabilities) {
+  Model able = model("a");
+  able.capabilities = capabilities;
+  std::vector<std::string> paths;
+  const auto walk = [&paths](const auto& self, const std::string& path,
+                             const boost::json::object& members) -> void {
+    for (const auto& [name, member] : members) {
+      const std::string inner = path.empty() ? std::string(name) : path + "." + std::string(name);
+      if (name == "supported") {
+        if (member.as_bool()) paths.push_back(path);
+      } else {
+        self(self, inner, member.as_object());
+      }
+    }
+  };
+  walk(walk, "", boost::json::parse(model_body(able)).at("capabilities").as_object());
+  return paths;
+}
+
+TEST(ModelBodyTest, EachCapabilityIsSaidUnderItsOwnName) {
+  using Paths = std::vector<std::string>;
+  const std::string between = "thinking.types.between_tools";
+  const std::string disabled = "thinking.types.disabled";
+  EXPECT_EQ(supported({}), (Paths{between, disabled}));
+  EXPECT_EQ(supported({.batches = true}), (Paths{"batch", between, disabled}));
+  EXPECT_EQ(supported({.engine = {.structured_outputs = true}}),
+            (Paths{"structured_outputs", between, disabled}));
+  EXPECT_EQ(supported({.engine = {.image_input = true}}),
+            (Paths{"image_input", between, disabled}));
+  EXPECT_EQ(supported({.engine = {.embeddings = true}}), (Paths{between, disabled}));
+  EXPECT_EQ(supported({.engine = {.thinking = true}}),
+            (Paths{"effort", "effort.low", "effort.medium", "effort.high", "thinking",
+                   "thinking.types.adaptive", between, disabled, "thinking.types.enabled"}));
+}
+
+TEST(ModelBodyTest, CapabilitiesThatAreNotKnownYetAreNull) {
+  Model unknown = model("a");
+  unknown.capabilities.reset();
+  EXPECT_NE(model_body(unknown).find(R"("lifecycle":"active","capabilities":null,"object")"),
+            std::string::npos);
 }
 
 TEST(ModelBodyTest, AWindowThatIsNotKnownYetIsNullAndNotZero) {

@@ -12,6 +12,7 @@
 
 #include "api/error.h"
 #include "base/clock.h"
+#include "engine/engine.h"
 
 namespace pensieve::api {
 
@@ -86,7 +87,7 @@ std::string count_tokens_body(std::uint32_t input_tokens);
 /// What this server does with a model now; all else that the API could name is not supported.
 struct Capabilities {
   bool batches = false;
-  bool structured_outputs = false;
+  engine::Capabilities engine = {};
 };
 
 struct Model {
@@ -97,7 +98,7 @@ struct Model {
   /// the model was loaded for the first time.
   std::optional<std::uint32_t> input_tokens_max;
   std::optional<std::uint32_t> output_tokens_max;
-  Capabilities capabilities;
+  std::optional<Capabilities> capabilities;  // Unknown before the first load as well.
 };
 
 /// The `limit`, `after_id` and `before_id` of a listing's query, checked.

@@ -60,10 +60,11 @@ std::expected<std::uint32_t, Refusal> thinking_budget(const object& thinking,
                                                       std::string_view effort) {
   const auto type = require_string(thinking, "type");
   if (!type) return std::unexpected(type.error());
-  if (*type == "disabled") return 0;
+  // Between tools: no thinking, and notes between calls in blocks of their own, which ours has not.
+  if (*type == "disabled" || *type == "between_tools") return 0;
   if (*type == "adaptive") return adaptive_budget(effort);
   if (*type == "enabled") return read_budget(thinking);
-  return refuse("type", "Input should be 'adaptive', 'enabled' or 'disabled'");
+  return refuse("type", "Input should be 'adaptive', 'enabled', 'between_tools' or 'disabled'");
 }
 
 bool is_omitted(const object& thinking) {

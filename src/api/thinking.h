@@ -24,7 +24,7 @@ enum class ThinkingDisplay : std::uint8_t {
 /// Reads `thinking` and `output_config.effort` into the rules of an answer of at most
 /// `output_tokens_max` tokens, and says what becomes of the thoughts.
 ///
-///   disabled, or nothing   no thoughts
+///   disabled, between_tools, or nothing   no thoughts
 ///   enabled                at most `budget_tokens`, which is at least 1024
 ///   adaptive               as many as the model likes; 2,048 with effort low, 8,192 with medium
 ///

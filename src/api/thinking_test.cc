@@ -28,6 +28,7 @@ TEST(ThinkingTest, NothingAndDisabledMeanNoThoughts) {
   EXPECT_EQ(*read("{}"), Read{});
   EXPECT_EQ(*read(R"({"thinking":null})"), Read{});
   EXPECT_EQ(*read(R"({"thinking":{"type":"disabled","display":"omitted"}})"), Read{});
+  EXPECT_EQ(*read(R"({"thinking":{"type":"between_tools"}})"), Read{});
 }
 
 TEST(ThinkingTest, EnabledHasItsBudget) {
@@ -75,7 +76,7 @@ TEST(ThinkingTest, DisplayOmittedHidesThoughtsAndOthersShowThem) {
 
 TEST(ThinkingTest, AnotherTypeIsRefusedByName) {
   EXPECT_EQ(read(R"({"thinking":{"type":"deep"}})").error(),
-            "thinking.type: Input should be 'adaptive', 'enabled' or 'disabled'");
+            "thinking.type: Input should be 'adaptive', 'enabled', 'between_tools' or 'disabled'");
   EXPECT_EQ(read(R"({"thinking":true})").error(), "thinking: Input should be an object");
 }
 

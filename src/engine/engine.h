@@ -83,11 +83,23 @@ struct Plan {
   Bytes resize_copy;
 };
 
+/// What an engine can do with the model that it has loaded. Clients are told; nothing is refused
+/// because of it.
+struct Capabilities {
+  bool structured_outputs = false;  // Answers keep a JSON schema, whatever the model would say.
+  bool thinking = false;            // Answers may have thoughts, and those a limit.
+  bool image_input = false;
+  bool embeddings = false;
+
+  bool operator==(const Capabilities&) const = default;
+};
+
 struct ModelInfo {
   std::string description;  // E.g. "llama 135M Q4_1", for people.
   std::uint32_t context_tokens = 0;
   std::uint32_t context_train_tokens = 0;
   std::uint32_t cells = 0;
+  Capabilities capabilities = {};
 };
 
 /// What one sequence contributes to a step: its next tokens, in order, after those it holds.

@@ -415,6 +415,10 @@ Result<void> LlamaChat::shape_native(const Prompt& prompt, Prepared& prepared) c
   }
 }
 
+bool LlamaChat::can_think() const {
+  return impl_->can_think();
+}
+
 bool LlamaChat::shows(Token token) const {
   return impl_->shown.contains(token);
 }

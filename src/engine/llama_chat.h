@@ -43,6 +43,9 @@ class LlamaChat {
   /// the prompt leaves of a window of `context_tokens`.
   Result<Prepared> prepare(const Prompt& prompt, std::uint32_t context_tokens) const;
 
+  /// Whether the model thinks in a way that its template tells of.
+  bool can_think() const;
+
   /// Whether the text of a control token belongs to an answer, because what reads calls and
   /// thoughts needs it.
   bool shows(Token token) const;

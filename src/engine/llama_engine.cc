@@ -170,8 +170,11 @@ Result<ModelInfo> LlamaEngine::load(const LoadOptions& options,
   kv_per_token_ = Bytes(planned->estimate.kv.count() / exact.cells);
   std::array<char, 256> description{};
   llama_model_desc(model_.get(), description.data(), description.size());
-  return ModelInfo{description.data(), exact.context_tokens, planned->context_train_tokens,
-                   exact.cells};
+  return ModelInfo{description.data(),
+                   exact.context_tokens,
+                   planned->context_train_tokens,
+                   exact.cells,
+                   {.structured_outputs = true, .thinking = chat_->can_think()}};
 }
 
 Result<void> LlamaEngine::open_model(const LoadOptions& options,

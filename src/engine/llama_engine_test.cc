@@ -13,6 +13,12 @@
 namespace pensieve::engine {
 namespace {
 
+TEST_F(LlamaEngineTest, SaysWhatItCanDoWithThisModel) {
+  const Result<ModelInfo> info = make_llama_engine([] {})->load(small_options(), [](float) {});
+  ASSERT_TRUE(info) << info.error().message;
+  EXPECT_EQ(info->capabilities, Capabilities{.structured_outputs = true});
+}
+
 TEST_F(LlamaEngineTest, GreedyIsReproducible) {
   const std::vector<Token> tokens = prompt(100);
   const std::vector<Token> first = decode(0, prefill(0, tokens));

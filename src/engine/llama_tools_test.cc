@@ -173,6 +173,12 @@ TEST_F(LlamaToolsTest, ATemplateThatEndsTheThoughtsLeavesNoneToRead) {
   EXPECT_FALSE(prepared->thinking);
 }
 
+TEST_F(LlamaToolsTest, ATemplateTellsWhetherItsModelThinks) {
+  EXPECT_TRUE(chat("Qwen-Qwen3-0.6B.jinja")->can_think());
+  EXPECT_TRUE(chat("Qwen-QwQ-32B.jinja")->can_think());
+  EXPECT_FALSE(chat("microsoft-Phi-3.5-mini-instruct.jinja")->can_think());
+}
+
 TEST_F(LlamaToolsTest, ThoughtsThatTheTemplateOpensAreKnownToBeOpen) {
   const auto qwq = chat("Qwen-QwQ-32B.jinja");
   Prompt prompt{.messages = {{Role::kUser, "Hello"}}};

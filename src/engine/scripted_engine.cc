@@ -198,8 +198,12 @@ Result<ModelInfo> ScriptedEngine::load(const LoadOptions& options,
   step_tokens_max_ = options.step_tokens_max;
   cells_ = CellTable(planned->cells, options.sequences_max);
   sequences_.resize(options.sequences_max);
-  return ModelInfo{"scripted", planned->context_tokens, planned->context_train_tokens,
-                   planned->cells};
+  // A script says what it says, whatever the schema.
+  return ModelInfo{"scripted",
+                   planned->context_tokens,
+                   planned->context_train_tokens,
+                   planned->cells,
+                   {.thinking = true}};
 }
 
 Result<Token> ScriptedEngine::intern(std::string_view piece) const {

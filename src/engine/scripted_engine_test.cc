@@ -263,6 +263,7 @@ TEST_F(ScriptedEngineTest, PlansAndLoadsTheCellsOfTheOptionsBesideTheWindow) {
   ASSERT_TRUE(info) << info.error().message;
   EXPECT_EQ(info->context_tokens, 1000U);
   EXPECT_EQ(info->cells, 64U);
+  EXPECT_EQ(info->capabilities, Capabilities{.thinking = true});
   EXPECT_EQ(engine_->cells(), 64U);
 }
 

@@ -355,14 +355,17 @@ asio::awaitable<void> Service::clear_cache(Exchange& exchange, const std::string
 HttpResponse Service::models(const HttpRequest& request, const std::string& request_id) {
   const model::Pool::Status status = pool_.status();
   std::optional<std::uint32_t> window;
-  if (status.info) window = status.info->context_tokens;
-  const api::Model model{
-      .id = pool_.model().id,
-      .display_name = pool_.model().id,
-      .created_at = options_.started_at,
-      .input_tokens_max = window,
-      .output_tokens_max = window,
-      .capabilities = {.batches = batches_ != nullptr, .structured_outputs = true}};
+  std::optional<api::Capabilities> capabilities;
+  if (status.info) {
+    window = status.info->context_tokens;
+    capabilities = {.batches = batches_ != nullptr, .engine = status.info->capabilities};
+  }
+  const api::Model model{.id = pool_.model().id,
+                         .display_name = pool_.model().id,
+                         .created_at = options_.started_at,
+                         .input_tokens_max = window,
+                         .output_tokens_max = window,
+                         .capabilities = capabilities};
   if (request.path == "/v1/models") {
     const auto page = api::parse_page(request.query);
     if (!page) return json(page.error().status, api::error_body(page.error(), request_id));

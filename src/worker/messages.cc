@@ -14,6 +14,20 @@ namespace json = boost::json;
 
 using Fields = PayloadFields;
 
+json::object to_json(const engine::Capabilities& capabilities) {
+  return {{"structured_outputs", capabilities.structured_outputs},
+          {"thinking", capabilities.thinking},
+          {"image_input", capabilities.image_input},
+          {"embeddings", capabilities.embeddings}};
+}
+
+engine::Capabilities capabilities_from(const Fields& fields) {
+  return {.structured_outputs = fields.flag("structured_outputs"),
+          .thinking = fields.flag("thinking"),
+          .image_input = fields.flag("image_input"),
+          .embeddings = fields.flag("embeddings")};
+}
+
 }  // namespace
 
 std::string encode(const Hello& hello) {
@@ -98,7 +112,8 @@ std::string encode(const engine::ModelInfo& info) {
   return json::serialize(json::object{{"description", info.description},
                                       {"context_tokens", info.context_tokens},
                                       {"context_train_tokens", info.context_train_tokens},
-                                      {"cells", info.cells}});
+                                      {"cells", info.cells},
+                                      {"capabilities", to_json(info.capabilities)}});
 }
 
 Result<engine::ModelInfo> decode_model_info(std::string_view payload) {
@@ -108,6 +123,7 @@ Result<engine::ModelInfo> decode_model_info(std::string_view payload) {
     info.context_tokens = fields.u32("context_tokens");
     info.context_train_tokens = fields.u32("context_train_tokens");
     info.cells = fields.u32("cells");
+    info.capabilities = capabilities_from(Fields(fields.at("capabilities")));
     return info;
   });
 }

@@ -102,12 +102,23 @@ TEST(MessagesTest, APlanComesBackToTheByte) {
 
 TEST(MessagesTest, ModelInfoComesBackAsItWas) {
   const Result<engine::ModelInfo> info =
-      decode_model_info(encode(engine::ModelInfo{kOdd, 1, 2, 3}));
+      decode_model_info(encode(engine::ModelInfo{kOdd, 1, 2, 3, {.thinking = true}}));
   ASSERT_TRUE(info) << info.error().message;
   EXPECT_EQ(info->description, kOdd);
   EXPECT_EQ(info->context_tokens, 1U);
   EXPECT_EQ(info->context_train_tokens, 2U);
   EXPECT_EQ(info->cells, 3U);
+  EXPECT_EQ(info->capabilities, engine::Capabilities{.thinking = true});
+}
+
+TEST(MessagesTest, EachCapabilityComesBackByItself) {
+  for (const engine::Capabilities& one :
+       {engine::Capabilities{.structured_outputs = true}, engine::Capabilities{.thinking = true},
+        engine::Capabilities{.image_input = true}, engine::Capabilities{.embeddings = true}}) {
+    engine::ModelInfo info;
+    info.capabilities = one;
+    EXPECT_EQ(decode_model_info(encode(info)).value().capabilities, one);
+  }
 }
 
 TEST(MessagesTest, APromptComesBackAsItWas) {
