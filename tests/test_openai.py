@@ -25,6 +25,7 @@ def test_a_completion_is_typed(scripted):
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.completion_tokens == 2
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 2
+    assert answer.usage.completion_tokens_details.reasoning_tokens == 0
     assert answer._request_id.startswith("req_")
 
 

@@ -173,13 +173,22 @@ def test_thoughts_are_a_block_in_front_of_the_answer(scripted):
     assert kinds == ["thinking", "text"]
     order = [delta["type"] for delta in deltas]
     assert order.index("signature_delta") == order.index("text_delta") - 1
+    started = next(data["message"]["usage"] for name, data in events if name == "message_start")
+    assert "output_tokens_details" not in started
+    # The marks around the five words are tokens of the thoughts, too.
+    usage = next(data["usage"] for name, data in events if name == "message_delta")
+    assert usage["output_tokens"] == 8
+    assert usage["output_tokens_details"] == {"thinking_tokens": 7}
 
 
 @pytest.mark.parametrize("fields", [{}, {"thinking": {"type": "disabled"}},
                                     {"thinking": {"type": "between_tools"}}])
 def test_thoughts_that_nobody_asked_for_are_not_sent(scripted, fields):
-    content = ask(scripted, THINK, **fields).json()["content"]
-    assert content == [{"type": "text", "text": "Yes."}]
+    answer = ask(scripted, THINK, **fields).json()
+    assert answer["content"] == [{"type": "text", "text": "Yes."}]
+    # What was said is what is counted: an empty pair of marks.
+    assert answer["usage"]["output_tokens"] == 3
+    assert answer["usage"]["output_tokens_details"] == {"thinking_tokens": 2}
 
 
 def test_a_budget_ends_the_thoughts(scripted):
@@ -325,6 +334,10 @@ def test_a_real_model_leaves_its_thoughts_when_the_budget_is_spent(serve, thinke
     assert 300 < answer["usage"]["output_tokens"] <= 400
     assert answer["stop_reason"] == "end_turn"  # It would have gone on thinking.
     assert "think>" not in json.dumps(answer["content"])
+    thought = answer["usage"]["output_tokens_details"]["thinking_tokens"]
+    assert 300 <= thought <= min(answer["usage"]["output_tokens"], 320)
+    listed = server.http.get("/v1/models/thinker").json()["capabilities"]
+    assert listed["thinking"]["supported"] and listed["structured_outputs"]["supported"]
 
     quiet = asked(60)
     assert [block["type"] for block in quiet["content"]] == ["text"], quiet

@@ -44,6 +44,8 @@ std::string usage_object(const Usage& usage) {
   append_json(out, prompt + usage.output_tokens);
   out += R"(,"prompt_tokens_details":{"cached_tokens":)";
   append_json(out, usage.cache_read_input_tokens);
+  out += R"(},"completion_tokens_details":{"reasoning_tokens":)";
+  append_json(out, usage.thinking_tokens);
   return out + "}}";
 }
 

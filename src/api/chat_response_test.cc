@@ -15,7 +15,8 @@ using Kind = AnswerBlock::Kind;
 constexpr Usage kUsage{.input_tokens = 3,
                        .cache_creation_input_tokens = 1,
                        .cache_read_input_tokens = 4,
-                       .output_tokens = 5};
+                       .output_tokens = 5,
+                       .thinking_tokens = 2};
 
 ChatFormat format(bool include_usage = false) {
   return {WallTime(std::chrono::seconds(1700000000)), include_usage};
@@ -41,7 +42,8 @@ std::string chunk(std::string_view delta, std::string_view finish = "null",
 
 constexpr std::string_view kUsageText =
     R"("usage":{"prompt_tokens":8,"completion_tokens":5,"total_tokens":13,)"
-    R"("prompt_tokens_details":{"cached_tokens":4}})";
+    R"("prompt_tokens_details":{"cached_tokens":4},)"
+    R"("completion_tokens_details":{"reasoning_tokens":2}})";
 
 AnswerBlock call(std::string name, std::string input) {
   AnswerBlock block{.kind = Kind::kToolUse, .text = {}};

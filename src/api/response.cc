@@ -22,6 +22,7 @@ std::string indexed(std::string_view type, std::uint32_t index) {
   return out;
 }
 
+/// Without its brace at the end.
 void append_usage(std::string& out, const Usage& usage) {
   out += R"("usage":{"input_tokens":)";
   append_json(out, usage.input_tokens);
@@ -31,7 +32,13 @@ void append_usage(std::string& out, const Usage& usage) {
   append_json(out, usage.cache_read_input_tokens);
   out += R"(,"output_tokens":)";
   append_json(out, usage.output_tokens);
-  out += '}';
+}
+
+void append_final_usage(std::string& out, const Usage& usage) {
+  append_usage(out, usage);
+  out += R"(,"output_tokens_details":{"thinking_tokens":)";
+  append_json(out, usage.thinking_tokens);
+  out += "}}";
 }
 
 void append_stop(std::string& out, const Stop& stop) {
@@ -134,7 +141,7 @@ std::string message_body(std::string_view id, std::string_view model,
   out += "],";
   append_stop(out, stop);
   out += ',';
-  append_usage(out, usage);
+  append_final_usage(out, usage);
   out += '}';
   return out;
 }
@@ -146,7 +153,7 @@ std::string message_start_event(std::string_view id, std::string_view model, con
   Usage at_start = usage;
   at_start.output_tokens = 1;
   append_usage(data, at_start);
-  data += "}}";
+  data += "}}}";
   return event("message_start", data);
 }
 
@@ -196,7 +203,7 @@ std::string message_delta_event(const Stop& stop, const Usage& usage) {
   std::string data = R"({"type":"message_delta","delta":{)";
   append_stop(data, stop);
   data += "},";
-  append_usage(data, usage);
+  append_final_usage(data, usage);
   data += '}';
   return event("message_delta", data);
 }

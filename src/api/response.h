@@ -23,6 +23,7 @@ struct Usage {
   std::uint32_t cache_creation_input_tokens = 0;
   std::uint32_t cache_read_input_tokens = 0;
   std::uint32_t output_tokens = 0;
+  std::uint32_t thinking_tokens = 0;  // Of those; at the start of a stream nobody knows.
 };
 
 enum class StopReason : std::uint8_t {

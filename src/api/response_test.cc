@@ -14,7 +14,8 @@ namespace {
 constexpr Usage kUsage{.input_tokens = 1234,
                        .cache_creation_input_tokens = 5,
                        .cache_read_input_tokens = 9000,
-                       .output_tokens = 57};
+                       .output_tokens = 57,
+                       .thinking_tokens = 20};
 
 TEST(EventTest, MessageStartHasTheExactShape) {
   EXPECT_EQ(message_start_event("msg_1", "qwen/3:\"x\"", kUsage),
@@ -62,14 +63,15 @@ TEST(EventTest, MessageDeltaHasTheExactShape) {
             R"(data: {"type":"message_delta","delta":{"stop_reason":"end_turn",)"
             R"("stop_sequence":null},"usage":{"input_tokens":1234,)"
             R"("cache_creation_input_tokens":5,"cache_read_input_tokens":9000,)"
-            R"("output_tokens":57}})"
+            R"("output_tokens":57,"output_tokens_details":{"thinking_tokens":20}}})"
             "\n\n");
   EXPECT_EQ(
       message_delta_event({.reason = StopReason::kStopSequence, .sequence = "\n\nHuman:"}, {}),
       "event: message_delta\n"
       R"(data: {"type":"message_delta","delta":{"stop_reason":"stop_sequence",)"
       R"("stop_sequence":"\n\nHuman:"},"usage":{"input_tokens":0,)"
-      R"("cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0}})"
+      R"("cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0,)"
+      R"("output_tokens_details":{"thinking_tokens":0}}})"
       "\n\n");
 }
 
@@ -91,7 +93,8 @@ TEST(MessageBodyTest, HasTheExactShape) {
             R"({"id":"msg_1","type":"message","role":"assistant","model":"m",)"
             R"("content":[{"type":"text","text":"Hi \"you\"\n"}],"stop_reason":"max_tokens",)"
             R"("stop_sequence":null,"usage":{"input_tokens":1234,"cache_creation_input_tokens":5,)"
-            R"("cache_read_input_tokens":9000,"output_tokens":57}})");
+            R"("cache_read_input_tokens":9000,"output_tokens":57,)"
+            R"("output_tokens_details":{"thinking_tokens":20}}})");
 }
 
 TEST(MessageBodyTest, HasNoBlockWithoutText) {

@@ -43,6 +43,9 @@ class AnswerParser {
 
   /// The answer is over: what was held back.
   virtual void finish(std::vector<AnswerPiece>& out) = 0;
+
+  /// Whether the text so far ends inside thoughts, their own marks included.
+  virtual bool is_thinking() const { return false; }
 };
 
 }  // namespace pensieve::engine

@@ -94,6 +94,8 @@ class NativeParser final : public AnswerParser {
     if (!text_.empty()) out.push_back({Kind::kText, std::move(text_)});
   }
 
+  bool is_thinking() const override { return is_thinking_; }
+
  private:
   void read(bool partial, std::vector<AnswerPiece>& out) {
     try {
@@ -113,13 +115,16 @@ class NativeParser final : public AnswerParser {
   void take(const common_chat_msg_diff& diff, std::vector<AnswerPiece>& out) {
     if (!diff.reasoning_content_delta.empty()) {
       out.push_back({Kind::kThinking, diff.reasoning_content_delta});
+      is_thinking_ = true;
     }
     if (!diff.content_delta.empty()) {
       close_call(out);
+      is_thinking_ = false;
       out.push_back({Kind::kText, diff.content_delta});
     }
     told_bytes_ += diff.reasoning_content_delta.size() + diff.content_delta.size();
     if (diff.tool_call_index == std::string::npos) return;
+    is_thinking_ = false;
     if (diff.tool_call_index != call_index_) {
       close_call(out);
       call_index_ = diff.tool_call_index;
@@ -154,6 +159,7 @@ class NativeParser final : public AnswerParser {
   std::string text_;
   common_chat_msg last_;
   bool understood_ = true;
+  bool is_thinking_ = false;
   std::size_t told_bytes_ = 0;
   bool in_call_ = false;
   std::size_t call_index_ = std::string::npos;

@@ -133,7 +133,8 @@ TEST_F(BatchesTest, EachRequestHasItsResult) {
           R"({"custom_id":"0","result":{"type":"succeeded","message":{"id":"msg_*","type":)"
           R"("message","role":"assistant","model":"scripted","content":[{"type":"text","text":)"
           R"("hello"}],"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":6,)"
-          R"("cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":1}}}})",
+          R"("cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":1,)"
+          R"("output_tokens_details":{"thinking_tokens":0}}}}})",
           errored(1, "invalid_request_error",
                   "temperature: Input should be less than or equal to 2"),
           errored(2, "invalid_request_error", "model: Field required"),

@@ -49,7 +49,8 @@ TEST(Chat, AWholeAnswerIsACompletion) {
             R"("choices":[{"index":0,"message":{"role":"assistant","content":"hello there",)"
             R"("refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":)"
             R"({"prompt_tokens":7,"completion_tokens":2,"total_tokens":9,)"
-            R"("prompt_tokens_details":{"cached_tokens":0}}})");
+            R"("prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":)"
+            R"({"reasoning_tokens":0}}})");
 }
 
 TEST(Chat, AStreamIsChunksAndDone) {

@@ -272,7 +272,7 @@ asio::awaitable<bool> MessageRelay::begin_stream() {
   ++traffic_.responses[200];
   const bool begun = co_await exchange_.begin_stream(std::move(headers));
   if (!begun) co_return false;
-  const std::string opening = format_.start(request_.model, usage(0));
+  const std::string opening = format_.start(request_.model, usage(0, 0));
   co_return co_await exchange_.write(opening);
 }
 
@@ -345,7 +345,7 @@ asio::awaitable<void> MessageRelay::done(const worker::Done& event) {
   const bool calls = event.cause == worker::StopCause::kEndOfTurn && blocks_.calls() > 0;
   const api::Stop stop{calls ? api::StopReason::kToolUse : reason_of(event.cause),
                        event.stop_sequence};
-  const api::Usage total = usage(event.output_tokens);
+  const api::Usage total = usage(event.output_tokens, event.thinking_tokens);
   if (!request_.stream) {
     HttpResponse response;
     response.headers = headers_;
@@ -376,11 +376,12 @@ asio::awaitable<void> MessageRelay::end_with_error(api::ApiError error) {
   co_await exchange_.end_stream();
 }
 
-api::Usage MessageRelay::usage(std::uint32_t output_tokens) const {
+api::Usage MessageRelay::usage(std::uint32_t output_tokens, std::uint32_t thinking_tokens) const {
   return {.input_tokens = input_tokens_ - cached_tokens_,
           .cache_creation_input_tokens = 0,
           .cache_read_input_tokens = cached_tokens_,
-          .output_tokens = output_tokens};
+          .output_tokens = output_tokens,
+          .thinking_tokens = thinking_tokens};
 }
 
 void MessageRelay::log_end(const worker::Done& event) const {

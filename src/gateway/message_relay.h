@@ -70,7 +70,7 @@ class MessageRelay {
   boost::asio::awaitable<void> done(const worker::Done& done);
   boost::asio::awaitable<bool> heartbeat();
   boost::asio::awaitable<void> end_with_error(api::ApiError error);
-  api::Usage usage(std::uint32_t output_tokens) const;
+  api::Usage usage(std::uint32_t output_tokens, std::uint32_t thinking_tokens) const;
   void log_end(const worker::Done& done) const;
 
   Exchange& exchange_;

@@ -65,7 +65,8 @@ TEST(Message, AStreamHasExactlyTheEventsAndShapesOfTheApi) {
   EXPECT_EQ(pair(probe.event()),
             R"(message_delta {"type":"message_delta","delta":{"stop_reason":"end_turn",)"
             R"("stop_sequence":null},"usage":{"input_tokens":10,"cache_creation_input_tokens":0,)"
-            R"("cache_read_input_tokens":0,"output_tokens":2}})");
+            R"("cache_read_input_tokens":0,"output_tokens":2,)"
+            R"("output_tokens_details":{"thinking_tokens":0}}})");
   EXPECT_EQ(pair(probe.event()), R"(message_stop {"type":"message_stop"})");
   EXPECT_EQ(pair(probe.event()), "end");
 }
@@ -79,7 +80,8 @@ TEST(Message, AnAnswerThatIsNotStreamedIsOneMessage) {
             R"({"id":"msg_*","type":"message","role":"assistant","model":"scripted","content":)"
             R"([{"type":"text","text":"hello there"}],"stop_reason":"end_turn",)"
             R"("stop_sequence":null,"usage":{"input_tokens":7,"cache_creation_input_tokens":0,)"
-            R"("cache_read_input_tokens":0,"output_tokens":2}})");
+            R"("cache_read_input_tokens":0,"output_tokens":2,)"
+            R"("output_tokens_details":{"thinking_tokens":0}}})");
 }
 
 TEST(Message, AnAnswerWithoutATextIsComplete) {

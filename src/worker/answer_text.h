@@ -42,6 +42,9 @@ class AnswerText {
   /// The stop sequence that was met, if any.
   const std::optional<std::string>& met() const { return met_; }
 
+  /// Whether what was pushed ends inside thoughts.
+  bool is_thinking() const { return parser_ && parser_->is_thinking(); }
+
  private:
   using Pieces = std::vector<engine::AnswerPiece>;
 

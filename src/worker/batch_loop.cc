@@ -307,9 +307,12 @@ void BatchLoop::take_sampled(Sequence& sequence, Token token) {
   ++running.output_tokens;
   std::string piece;
   engine_.append_piece(token, piece);
+  const bool was_thinking = running.answer.is_thinking();
   for (const engine::AnswerPiece& said : running.answer.push(piece)) {
     events_.said(running.job.id, said);
   }
+  // The tokens that open and close the thoughts belong to them.
+  if (was_thinking || running.answer.is_thinking()) ++running.thinking_tokens;
   if (running.answer.met()) {
     end_with(sequence, StopCause::kStopSequence);
   } else if (running.output_tokens >= running.job.output_tokens_max) {
@@ -327,9 +330,12 @@ void BatchLoop::end_with(Sequence& sequence, StopCause cause) {
   if (running.answer.met()) cause = StopCause::kStopSequence;
   const TimePoint now = clock_.now();
   const TimePoint first = running.output_tokens > 0 ? running.first_token_at : now;
-  events_.done(running.job.id,
-               {cause, running.answer.met().value_or(""), running.output_tokens,
-                seconds_between(running.started_at, first), seconds_between(first, now)});
+  events_.done(running.job.id, {.cause = cause,
+                                .stop_sequence = running.answer.met().value_or(""),
+                                .output_tokens = running.output_tokens,
+                                .thinking_tokens = running.thinking_tokens,
+                                .prefill_seconds = seconds_between(running.started_at, first),
+                                .decode_seconds = seconds_between(first, now)});
   leave(sequence);
 }
 

@@ -193,14 +193,18 @@ std::string encode(const Done& done) {
   return json::serialize(json::object{{"cause", static_cast<unsigned>(done.cause)},
                                       {"stop_sequence", done.stop_sequence},
                                       {"output_tokens", done.output_tokens},
+                                      {"thinking_tokens", done.thinking_tokens},
                                       {"prefill_seconds", done.prefill_seconds},
                                       {"decode_seconds", done.decode_seconds}});
 }
 
 Result<Done> decode_done(std::string_view payload) {
   return decode_payload<Done>("done", payload, [](const Fields& fields) {
-    return Done{fields.enumerator("cause", StopCause::kWindowFull), fields.text("stop_sequence"),
-                fields.u32("output_tokens"), fields.number("prefill_seconds"),
+    return Done{fields.enumerator("cause", StopCause::kWindowFull),
+                fields.text("stop_sequence"),
+                fields.u32("output_tokens"),
+                fields.u32("thinking_tokens"),
+                fields.number("prefill_seconds"),
                 fields.number("decode_seconds")};
   });
 }

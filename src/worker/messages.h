@@ -52,8 +52,9 @@ struct Done {
   StopCause cause = StopCause::kEndOfTurn;
   std::string stop_sequence;  // Set for kStopSequence.
   std::uint32_t output_tokens = 0;
-  double prefill_seconds = 0;  // From kStarted to the first token.
-  double decode_seconds = 0;   // From the first token to the end.
+  std::uint32_t thinking_tokens = 0;  // Of those, also where nobody sees the thoughts.
+  double prefill_seconds = 0;         // From kStarted to the first token.
+  double decode_seconds = 0;          // From the first token to the end.
 };
 
 /// kFailed: this request (or this plan, load, ...) cannot be served; the worker goes on.

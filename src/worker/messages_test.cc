@@ -175,11 +175,12 @@ TEST(MessagesTest, AnyTemperatureComesBackToTheBit) {
 TEST(MessagesTest, DoneComesBackAsItWasForEachCause) {
   for (const StopCause cause : {StopCause::kEndOfTurn, StopCause::kTokenLimit,
                                 StopCause::kStopSequence, StopCause::kWindowFull}) {
-    const Result<Done> done = decode_done(encode(Done{cause, kOdd, kMost, 0.125, 1.0 / 3}));
+    const Result<Done> done = decode_done(encode(Done{cause, kOdd, kMost, 7, 0.125, 1.0 / 3}));
     ASSERT_TRUE(done) << done.error().message;
     EXPECT_EQ(done->cause, cause);
     EXPECT_EQ(done->stop_sequence, kOdd);
     EXPECT_EQ(done->output_tokens, kMost);
+    EXPECT_EQ(done->thinking_tokens, 7U);
     EXPECT_DOUBLE_EQ(done->prefill_seconds, 0.125);
     EXPECT_DOUBLE_EQ(done->decode_seconds, 1.0 / 3);
   }

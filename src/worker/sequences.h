@@ -33,7 +33,8 @@ struct Running {
   Job job;
   std::vector<engine::Token> tokens;  // Prompt and what was sampled.
   std::uint32_t output_tokens = 0;
-  std::uint64_t order = 0;  // Smaller is older.
+  std::uint32_t thinking_tokens = 0;  // Of those.
+  std::uint64_t order = 0;            // Smaller is older.
   AnswerText answer;
   TimePoint started_at;
   TimePoint first_token_at;

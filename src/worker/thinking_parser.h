@@ -24,6 +24,7 @@ class ThinkingParser final : public engine::AnswerParser {
 
   void push(std::string_view text, std::vector<engine::AnswerPiece>& out) override;
   void finish(std::vector<engine::AnswerPiece>& out) override;
+  bool is_thinking() const override { return state_ == State::kThinking; }
 
  private:
   enum class State : std::uint8_t { kBefore, kThinking, kGap, kRest };

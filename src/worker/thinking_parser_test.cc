@@ -71,6 +71,22 @@ TEST(ThinkingParserTest, WhatMayBecomeTheEndIsHeldBack) {
   EXPECT_EQ(pieces.back(), (AnswerPiece{Kind::kThinking, " </the b"}));
 }
 
+TEST(ThinkingParserTest, SaysWhetherItIsInsideTheThoughts) {
+  ThinkingParser parser(kForm, nullptr);
+  std::vector<AnswerPiece> pieces;
+  const auto after = [&](const char* text) {
+    parser.push(text, pieces);
+    return parser.is_thinking();
+  };
+  EXPECT_FALSE(parser.is_thinking());
+  EXPECT_FALSE(after("\n<thi"));
+  EXPECT_TRUE(after("nk>"));
+  EXPECT_TRUE(after("a </think"));
+  EXPECT_FALSE(after(">"));
+  EXPECT_FALSE(after("b<think>"));
+  EXPECT_TRUE(ThinkingParser(kOpened, nullptr).is_thinking());
+}
+
 TEST(ThinkingParserTest, CallsInThoughtsAreThoughtsAndCallsBehindThemAreCalls) {
   const std::string call = "<tool_call>\n{\"name\":\"f\",\"arguments\":{}}\n</tool_call>";
   const Pieces pieces = read(kForm, "<think>" + call + "</think>\n" + call, 4,
