@@ -16,6 +16,7 @@
 #include "api/response.h"
 #include "base/log.h"
 #include "gateway/message_relay.h"
+#include "gateway/routes.h"
 #include "memory/admission.h"
 #include "memory/report.h"
 #include "worker/prompt_limit.h"
@@ -131,7 +132,6 @@ asio::awaitable<void> Service::route(Exchange& exchange, const std::string& requ
   const HttpRequest& request = exchange.request();
   const std::string& path = request.path;
   const std::string& method = request.method;
-  const bool reads = method == "GET" || method == "HEAD";
   if (method == "OPTIONS") {
     HttpResponse response{.status = 204, .content_type = "", .body = "", .headers = {}};
     response.headers = {{"access-control-allow-methods", "GET, POST, DELETE, OPTIONS"},
@@ -140,30 +140,25 @@ asio::awaitable<void> Service::route(Exchange& exchange, const std::string& requ
     co_await reply(exchange, request_id, std::move(response));
     co_return;
   }
-  if (StatusPages::has(path) && reads) {
+  const Route* const known = find_route(path);
+  if (known == nullptr) {
+    const api::ApiError error = api::not_found(fmt::format("no route {}", path));
+    co_return co_await fail(exchange, request_id, error);
+  }
+  if (!allows(*known, method)) {
+    co_return co_await refuse_method(exchange, request_id, known->methods);
+  }
+  if (StatusPages::has(path)) {
     auto page = pages_.page(path, {draining_, requests_active(), request.query, request_id});
     co_return co_await reply(exchange, request_id, std::move(*page));
   }
-  if ((path == "/v1/models" || path.starts_with("/v1/models/")) && reads) {
+  if (path.starts_with("/v1/models")) {
     co_return co_await reply(exchange, request_id, models(request, request_id));
   }
-  if (path == "/v1/messages/batches" || path.starts_with("/v1/messages/batches/")) {
+  if (path.starts_with("/v1/messages/batches")) {
     co_return co_await route_batches(exchange, request_id);
   }
-  const bool posts_only = path == "/v1/messages" || path == kChat || path == kEmbeddings ||
-                          path == "/v1/messages/count_tokens" ||
-                          path == "/v1/pensieve/clear-cache" || path == "/v1/pensieve/stop";
-  if (posts_only && method == "POST") {
-    co_return co_await route_model_work(exchange, request_id);
-  }
-  const bool known = posts_only || StatusPages::has(path) || path == "/v1/models" ||
-                     path.starts_with("/v1/models/");
-  if (known) {
-    const std::string_view allowed = posts_only ? "POST" : "GET, HEAD";
-    co_await refuse_method(exchange, request_id, allowed);
-  } else {
-    co_await fail(exchange, request_id, api::not_found(fmt::format("no route {}", path)));
-  }
+  co_await route_model_work(exchange, request_id);
 }
 
 asio::awaitable<void> Service::refuse_method(Exchange& exchange, const std::string& request_id,
@@ -184,6 +179,7 @@ asio::awaitable<void> Service::route_model_work(Exchange& exchange, const std::s
   if (path == kEmbeddings) co_return co_await embeddings(exchange, request_id);
   if (path == "/v1/messages/count_tokens") co_return co_await count_tokens(exchange, request_id);
   if (path == "/v1/pensieve/clear-cache") co_return co_await clear_cache(exchange, request_id);
+  PENSIEVE_CHECK(path == "/v1/pensieve/stop");
   co_await reply(exchange, request_id, json(200, R"({"status":"stopping"})"));
   on_stop_();
 }

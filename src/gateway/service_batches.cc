@@ -30,16 +30,6 @@ Place place_of(std::string_view path) {
   return {api::percent_decoded(path.substr(0, slash)), std::string(path.substr(slash + 1))};
 }
 
-/// `allowed` is a list as the Allow header has it.
-bool allows(std::string_view allowed, std::string_view method) {
-  while (!allowed.empty()) {
-    const std::size_t comma = std::min(allowed.find(", "), allowed.size());
-    if (allowed.substr(0, comma) == method) return true;
-    allowed.remove_prefix(std::min(comma + 2, allowed.size()));
-  }
-  return false;
-}
-
 }  // namespace
 
 void Service::use_batches(const asio::any_io_executor& executor,
@@ -88,18 +78,6 @@ asio::awaitable<void> Service::route_batches(Exchange& exchange, const std::stri
   const HttpRequest& request = exchange.request();
   const Place place = place_of(request.path);
   const bool lists = request.path == kRoot;
-  const bool has_verb = place.verb == "cancel" || place.verb == "results";
-  if (!lists && (place.id.empty() || (!place.verb.empty() && !has_verb))) {
-    const api::ApiError error = api::not_found(fmt::format("no route {}", request.path));
-    co_return co_await fail(exchange, request_id, error);
-  }
-  const std::string_view allowed = lists                     ? "GET, HEAD, POST"
-                                   : place.verb == "cancel"  ? "POST"
-                                   : place.verb == "results" ? "GET"
-                                                             : "GET, HEAD, DELETE";
-  if (!allows(allowed, request.method)) {
-    co_return co_await refuse_method(exchange, request_id, allowed);
-  }
   if (!batches_) {
     const api::ApiError error = api::unavailable_for_good(no_batches_);
     co_return co_await fail(exchange, request_id, error);
