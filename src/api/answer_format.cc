@@ -8,6 +8,10 @@ std::string MessagesFormat::block_start(std::uint32_t index, const AnswerBlock& 
       return text_block_start_event(index);
     case AnswerBlock::Kind::kThinking:
       return thinking_block_start_event(index);
+    case AnswerBlock::Kind::kServerToolUse:
+      return server_tool_use_block_start_event(index, block.id, block.name);
+    case AnswerBlock::Kind::kFailedSearch:
+      return failed_search_block_start_event(index, block.id);
     case AnswerBlock::Kind::kToolUse:
       break;
   }
@@ -21,6 +25,9 @@ std::string MessagesFormat::block_delta(std::uint32_t index, AnswerBlock::Kind k
       return text_delta_event(index, text);
     case AnswerBlock::Kind::kThinking:
       return thinking_delta_event(index, text);
+    case AnswerBlock::Kind::kFailedSearch:
+      return {};
+    case AnswerBlock::Kind::kServerToolUse:
     case AnswerBlock::Kind::kToolUse:
       break;
   }

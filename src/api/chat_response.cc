@@ -131,6 +131,9 @@ std::string ChatFormat::block_delta(std::uint32_t, AnswerBlock::Kind kind, std::
       return chunk(R"({"content":)" + quoted(text) + "}", "null");
     case AnswerBlock::Kind::kThinking:
       return chunk(R"({"reasoning_content":)" + quoted(text) + "}", "null");
+    case AnswerBlock::Kind::kServerToolUse:
+    case AnswerBlock::Kind::kFailedSearch:
+      return {};  // This face has no such tools.
     case AnswerBlock::Kind::kToolUse:
       break;
   }

@@ -153,6 +153,26 @@ Read read_tool_result(const Block& block, std::vector<Part>& parts) {
   return {};
 }
 
+/// Pages by title and address: what was read of them is for Anthropic's eyes only. A search that
+/// failed, as ours do, leaves nothing.
+Read read_search_result(const Block& block, std::vector<Part>& parts) {
+  const value* content = find(block.members, "content");
+  const boost::json::array* pages = content == nullptr ? nullptr : content->if_array();
+  if (pages == nullptr) return {};
+  std::string text;
+  for (std::size_t i = 0; i < pages->size(); ++i) {
+    const object* page = (*pages)[i].if_object();
+    if (page == nullptr) return refuse("content", "Input should be a list of objects");
+    const auto title = require_string(*page, "title");
+    const auto url = require_string(*page, "url");
+    if (!title) return std::unexpected(within("content", within(i, title.error())));
+    if (!url) return std::unexpected(within("content", within(i, url.error())));
+    append_line(text, fmt::format("Found: {} ({})", *title, *url));
+  }
+  if (!text.empty()) parts.push_back({Part::Kind::kText, std::move(text)});
+  return {};
+}
+
 struct BlockType {
   std::string_view name;
   Read (*read)(const Block&, std::vector<Part>&);
@@ -164,6 +184,8 @@ constexpr std::array kBlockTypes = {
     BlockType{"tool_result", read_tool_result, true, false, false},
     BlockType{"thinking", read_thinking, false, true, false},
     BlockType{"redacted_thinking", read_nothing, false, true, false},
+    BlockType{"server_tool_use", read_nothing, false, true, false},
+    BlockType{"web_search_tool_result", read_search_result, false, true, false},
     BlockType{"image", refuse_image, true, true, false},
     BlockType{"document", refuse_document, true, true, false},
     BlockType{"tool_addition", read_nothing, false, false, true},

@@ -33,6 +33,8 @@ struct Part {
 ///   thinking                     its thoughts, whatever the signature, or those that our signature
 ///                                holds; a template that has a place for them shows them
 ///   redacted_thinking            nothing: only its author can read it
+///   server_tool_use              nothing: the result says it
+///   web_search_tool_result       titles and addresses of the pages; nothing where it failed
 ///   tool_use                     name and input; the id tells which result belongs to it
 ///   tool_result                  its own blocks joined by "\n"; images and documents become a
 ///                                note, a tool_reference the description of the tool; "Error: "

@@ -77,6 +77,23 @@ TEST(ContentTest, LeavesThinkingOutWithAnySignature) {
             "a: a\n...");
 }
 
+TEST(ContentTest, OfAServersSearchOnlyThePagesStay) {
+  const std::string use =
+      R"({"type":"server_tool_use","id":"s","name":"web_search","input":{"query":"q"}},)";
+  EXPECT_EQ(of_assistant(use + R"({"type":"web_search_tool_result","tool_use_id":"s","content":)"
+                               R"({"type":"web_search_tool_result_error","error_code":)"
+                               R"("unavailable"}},{"type":"text","text":"a"})"),
+            "a: a\n...");
+  EXPECT_EQ(of_assistant(use + R"({"type":"web_search_tool_result","tool_use_id":"s","content":[)"
+                               R"({"type":"web_search_result","title":"T","url":"u",)"
+                               R"("encrypted_content":"x"}]},{"type":"text","text":"a"})"),
+            "a: Found: T (u)\na\n...");
+  EXPECT_EQ(of_assistant(R"({"type":"web_search_tool_result","content":[{"title":"T"}]})"),
+            "refused: messages.0.content.0.content.0.url: Field required");
+  EXPECT_EQ(of_assistant(R"({"type":"web_search_tool_result","content":["T"]})"),
+            "refused: messages.0.content.0.content: Input should be a list of objects");
+}
+
 TEST(ContentTest, WritesAToolUseWithTheNumbersOfTheClient) {
   EXPECT_EQ(of_assistant(R"({"type":"tool_use","id":"t","name":"a\"b","caller":{"type":"direct"},)"
                          R"( "input" : {"z": 1.0, "a":[1e20 , 0.50],"s":"\u00e9 \n"} })"),

@@ -9,6 +9,7 @@
 
 #include "api/json.h"
 #include "api/prompt.h"
+#include "api/web_search.h"
 
 namespace pensieve::api {
 namespace {
@@ -196,6 +197,7 @@ Field<MessagesRequest> parse_messages_object(const object& body, std::string_vie
   auto prompt = parse_prompt(body, raw);
   if (!prompt) return std::unexpected(prompt.error());
   request.prompt = *std::move(prompt);
+  request.failed_search = failed_search(body, request.prompt);
 
   const auto display = parse_thinking(body, request.output_tokens_max, request.prompt.rules);
   if (!display) return std::unexpected(display.error());
@@ -237,6 +239,7 @@ std::expected<CountTokensRequest, ApiError> parse_count_tokens_request(std::stri
   constexpr std::uint32_t kMost = std::numeric_limits<std::uint32_t>::max();
   const auto display = parse_thinking(parsed->get_object(), kMost, prompt->rules);
   if (!display) return std::unexpected(to_error(display.error()));
+  failed_search(parsed->get_object(), *prompt);  // It adds to the prompt.
   return CountTokensRequest{*std::move(model), *std::move(prompt)};
 }
 

@@ -25,6 +25,8 @@ struct MessagesRequest {
   engine::Sampling sampling;
   ThinkingDisplay thinking_display = ThinkingDisplay::kNone;
   bool stream = false;
+  /// What the server was to search the web for; the answer begins with the search that failed.
+  std::optional<std::string> failed_search = std::nullopt;
 };
 
 struct CountTokensRequest {

@@ -62,6 +62,26 @@ std::string message_head(std::string_view id, std::string_view model) {
   return out;
 }
 
+/// `input` is a JSON object, or empty for one without members.
+void append_tool_use(std::string& out, std::string_view type, std::string_view id,
+                     std::string_view name, std::string_view input) {
+  out += R"({"type":")";
+  out += type;
+  out += R"(","id":)";
+  append_json(out, id);
+  out += R"(,"name":)";
+  append_json(out, name);
+  out += R"(,"input":)";
+  out += input.empty() ? std::string_view("{}") : input;
+  out += '}';
+}
+
+void append_failed_search(std::string& out, std::string_view tool_use_id) {
+  out += R"({"type":"web_search_tool_result","tool_use_id":)";
+  append_json(out, tool_use_id);
+  out += R"(,"content":{"type":"web_search_tool_result_error","error_code":"unavailable"}})";
+}
+
 void append_block(std::string& out, const AnswerBlock& block) {
   switch (block.kind) {
     case AnswerBlock::Kind::kText:
@@ -75,13 +95,14 @@ void append_block(std::string& out, const AnswerBlock& block) {
       append_json(out, block.signature);
       break;
     case AnswerBlock::Kind::kToolUse:
-      out += R"({"type":"tool_use","id":)";
-      append_json(out, block.id);
-      out += R"(,"name":)";
-      append_json(out, block.name);
-      out += R"(,"input":)";
-      out += block.input.empty() ? std::string_view("{}") : block.input;
-      break;
+      append_tool_use(out, "tool_use", block.id, block.name, block.input);
+      return;
+    case AnswerBlock::Kind::kServerToolUse:
+      append_tool_use(out, "server_tool_use", block.id, block.name, block.input);
+      return;
+    case AnswerBlock::Kind::kFailedSearch:
+      append_failed_search(out, block.id);
+      return;
   }
   out += '}';
 }
@@ -133,8 +154,9 @@ std::string message_body(std::string_view id, std::string_view model,
   std::string out = message_head(id, model);
   const std::size_t empty = out.size();
   for (const AnswerBlock& block : blocks) {
-    const bool is_empty = block.text.empty() && block.signature.empty();
-    if (block.kind != AnswerBlock::Kind::kToolUse && is_empty) continue;
+    const bool is_said =
+        block.kind == AnswerBlock::Kind::kText || block.kind == AnswerBlock::Kind::kThinking;
+    if (is_said && block.text.empty() && block.signature.empty()) continue;
     if (out.size() > empty) out += ',';
     append_block(out, block);
   }
@@ -183,11 +205,21 @@ std::string signature_delta_event(std::uint32_t index, std::string_view signatur
 
 std::string tool_use_block_start_event(std::uint32_t index, std::string_view id,
                                        std::string_view name) {
-  std::string block = R"({"type":"tool_use","id":)";
-  append_json(block, id);
-  block += R"(,"name":)";
-  append_json(block, name);
-  block += R"(,"input":{}})";
+  std::string block;
+  append_tool_use(block, "tool_use", id, name, {});
+  return block_start_event(index, block);
+}
+
+std::string server_tool_use_block_start_event(std::uint32_t index, std::string_view id,
+                                              std::string_view name) {
+  std::string block;
+  append_tool_use(block, "server_tool_use", id, name, {});
+  return block_start_event(index, block);
+}
+
+std::string failed_search_block_start_event(std::uint32_t index, std::string_view tool_use_id) {
+  std::string block;
+  append_failed_search(block, tool_use_id);
   return block_start_event(index, block);
 }
 

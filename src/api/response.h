@@ -46,11 +46,11 @@ std::string new_id(std::string_view prefix);
 
 /// A block of an answer that is not streamed.
 struct AnswerBlock {
-  enum class Kind : std::uint8_t { kText, kThinking, kToolUse };
+  enum class Kind : std::uint8_t { kText, kThinking, kToolUse, kServerToolUse, kFailedSearch };
 
   Kind kind = Kind::kText;
   std::string text;     // Of kText and kThinking.
-  std::string id = {};  // Of kToolUse, as are the next two.
+  std::string id = {};  // Of both tool uses, as are the next two, and of the use that failed.
   std::string name = {};
   std::string input = {};      // A JSON object.
   std::string signature = {};  // Of kThinking.
@@ -75,6 +75,11 @@ std::string thinking_delta_event(std::uint32_t index, std::string_view thinking)
 std::string signature_delta_event(std::uint32_t index, std::string_view signature);
 std::string tool_use_block_start_event(std::uint32_t index, std::string_view id,
                                        std::string_view name);
+/// A tool that the server itself uses. Its input comes as that of tool_use does.
+std::string server_tool_use_block_start_event(std::uint32_t index, std::string_view id,
+                                              std::string_view name);
+/// The result of a web search: none, because it is unavailable. The block has no deltas.
+std::string failed_search_block_start_event(std::uint32_t index, std::string_view tool_use_id);
 /// `json` is the next part of the input's text; the parts of a block are one JSON object.
 std::string input_json_delta_event(std::uint32_t index, std::string_view json);
 std::string block_stop_event(std::uint32_t index);

@@ -46,6 +46,20 @@ TEST(EventTest, ATextBlockHasTheExactShapes) {
             "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":2}\n\n");
 }
 
+TEST(EventTest, AFailedSearchHasTheExactShapes) {
+  EXPECT_EQ(server_tool_use_block_start_event(0, "srvtoolu_1", "web_search"),
+            "event: content_block_start\n"
+            R"(data: {"type":"content_block_start","index":0,"content_block":)"
+            R"({"type":"server_tool_use","id":"srvtoolu_1","name":"web_search","input":{}}})"
+            "\n\n");
+  EXPECT_EQ(failed_search_block_start_event(1, "srvtoolu_1"),
+            "event: content_block_start\n"
+            R"(data: {"type":"content_block_start","index":1,"content_block":)"
+            R"({"type":"web_search_tool_result","tool_use_id":"srvtoolu_1","content":)"
+            R"({"type":"web_search_tool_result_error","error_code":"unavailable"}}})"
+            "\n\n");
+}
+
 TEST(EventTest, ADeltaNeverBreaksItsLine) {
   const std::string event = text_delta_event(0, "a\n\nb\r\"\\\t\x01 \xF0\x9F\x98\x80 \xE2\x80\xA8");
   EXPECT_EQ(event,

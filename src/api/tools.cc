@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "api/raw_json.h"
+#include "api/web_search.h"
 #include "base/error.h"
 
 namespace pensieve::api {
@@ -72,7 +73,7 @@ std::expected<std::optional<engine::Tool>, Refusal> parse_tool(const value& elem
 }
 
 std::expected<void, Refusal> read_choice(const object& choice,
-                                         const std::vector<engine::Tool>& tools,
+                                         const std::vector<engine::Tool>& tools, bool searches,
                                          engine::AnswerRules& rules) {
   const auto type = require_string(choice, "type");
   if (!type) return std::unexpected(type.error());
@@ -87,6 +88,7 @@ std::expected<void, Refusal> read_choice(const object& choice,
   if (*type != "any" && *type != "tool") {
     return refuse("type", "Input should be 'auto', 'any', 'tool' or 'none'");
   }
+  if (tools.empty() && searches) return {};  // The search that fails is the call.
   if (tools.empty()) return refuse("", "it needs tools, and the request has none");
   rules.tool_choice = engine::ToolChoice::kAny;
   if (*type == "any") return {};
@@ -161,7 +163,7 @@ std::expected<engine::AnswerRules, Refusal> parse_answer_rules(
   if (const value* choice = find(body, "tool_choice")) {
     const object* members = choice->if_object();
     if (members == nullptr) return refuse("tool_choice", "Input should be an object");
-    if (const auto read = read_choice(*members, tools, rules); !read) {
+    if (const auto read = read_choice(*members, tools, only_searches(body), rules); !read) {
       return std::unexpected(within("tool_choice", read.error()));
     }
   }

@@ -24,7 +24,7 @@ inline constexpr std::size_t kToolNameBytesMax = 128;
 ///   no type, or "custom"    name, description, input_schema. Other members are ignored.
 ///   defer_loading           the tool is not shown; a tool_reference in a result shows it there
 ///                           (ToolList::reference()), and from then on it may be called
-///   web_search_*            not offered: there is no search here
+///   web_search_*            not offered: there is no search here (web_search.h)
 ///   other types             refused: their meaning is Anthropic's, and the model would not know it
 ///
 /// Errors: name and type of each field, names that are empty, too long or there twice.

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "api/json.h"
 #include "base/error.h"
 
 namespace pensieve::gateway {
@@ -93,6 +94,28 @@ std::string AnswerBlocks::call_end() {
   PENSIEVE_CHECK(open_ == Kind::kToolUse);
   ++calls_;
   return close();
+}
+
+std::string AnswerBlocks::failed_search(std::string_view query) {
+  api::AnswerBlock use{.kind = Kind::kServerToolUse, .text = {}};
+  use.id = api::new_id("srvtoolu_");
+  use.name = "web_search";
+  std::string input = R"({"query":)";
+  api::append_json(input, query);
+  input += '}';
+  api::AnswerBlock result{.kind = Kind::kFailedSearch, .text = {}};
+  result.id = use.id;
+  if (!streams_) {
+    use.input = std::move(input);
+    blocks_.push_back(std::move(use));
+    blocks_.push_back(std::move(result));
+    return {};
+  }
+  std::string events = format_.block_start(index_, use);
+  events += format_.block_delta(index_, Kind::kServerToolUse, input);
+  events += format_.block_stop(index_++);
+  events += format_.block_start(index_, result);
+  return events + format_.block_stop(index_++);
 }
 
 std::string AnswerBlocks::keep_awake() {

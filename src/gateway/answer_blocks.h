@@ -38,6 +38,9 @@ class AnswerBlocks {
   std::string call_input(std::string_view json);
   std::string call_end();
   bool in_call() const { return open_ == Kind::kToolUse; }
+  /// A web search of the server for `query`, without a result. Comes before all else, and is no
+  /// content: another worker may still take over.
+  std::string failed_search(std::string_view query);
   /// Something to keep a client awake: an empty delta of the open block, or of a new text block.
   std::string keep_awake();
   /// The answer is over.

@@ -39,6 +39,30 @@ TEST(AnswerBlocksTest, TextIsOneBlock) {
   EXPECT_EQ(blocks.bytes(), 2U);
 }
 
+TEST(AnswerBlocksTest, AFailedSearchIsTwoBlocksAndNoContent) {
+  api::MessagesFormat format;
+  AnswerBlocks blocks(format, true, api::ThinkingDisplay::kShown);
+  std::string events = blocks.failed_search("a \"b\"");
+  EXPECT_EQ(blocks.bytes(), 0U);
+  blocks.forget();
+  events += blocks.text("c");
+  events += blocks.finish();
+  EXPECT_EQ(outline(events),
+            "0:start(server_tool_use) 0:delta(input_json_delta) 0:stop "
+            "1:start(web_search_tool_result) 1:stop "
+            "2:start(text) 2:delta(text_delta) 2:stop ");
+  EXPECT_NE(events.find(R"("partial_json":"{\"query\":\"a \\\"b\\\"\"}")"), std::string::npos)
+      << events;
+
+  AnswerBlocks whole(format, false, api::ThinkingDisplay::kShown);
+  EXPECT_EQ(whole.failed_search("q"), "");
+  ASSERT_EQ(whole.blocks().size(), 2U);
+  EXPECT_EQ(whole.blocks()[0].input, R"({"query":"q"})");
+  EXPECT_EQ(whole.blocks()[1].id, whole.blocks()[0].id);
+  whole.forget();
+  EXPECT_TRUE(whole.blocks().empty());
+}
+
 TEST(AnswerBlocksTest, ThinkingTextAndCallsAreBlocksInOrder) {
   api::MessagesFormat format;
   AnswerBlocks blocks(format, true, api::ThinkingDisplay::kShown);

@@ -106,6 +106,7 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
                                                     .stop_sequences = request_.stop_sequences,
                                                     .sampling = request_.sampling});
   exchange_.charge().shrink(Bytes(needed().count() + payload_.size()));
+  begin_whole();
   for (int attempt = 0; attempt < 2; ++attempt) {
     model::Pool::Acquired link = co_await pool_.acquire();
     if (exchange_.client_gone()) co_return std::nullopt;
@@ -143,12 +144,19 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
     if (attempt == 0 && nothing_sent) {
       log::warning("{}: {}; trying once more", request_id_, gone.description);
       blocks_.forget();
+      begin_whole();
       continue;
     }
     co_await end_with_error(error_of(gone));
     break;
   }
   co_return unsent_error_;
+}
+
+/// As begin_stream() does for an answer that is streamed.
+void MessageRelay::begin_whole() {
+  if (request_.stream || !request_.failed_search) return;
+  blocks_.failed_search(*request_.failed_search);
 }
 
 Bytes MessageRelay::needed() const {
@@ -272,7 +280,8 @@ asio::awaitable<bool> MessageRelay::begin_stream() {
   ++traffic_.responses[200];
   const bool begun = co_await exchange_.begin_stream(std::move(headers));
   if (!begun) co_return false;
-  const std::string opening = format_.start(request_.model, usage(0, 0));
+  std::string opening = format_.start(request_.model, usage(0, 0));
+  if (request_.failed_search) opening += blocks_.failed_search(*request_.failed_search);
   co_return co_await exchange_.write(opening);
 }
 

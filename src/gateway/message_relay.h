@@ -64,6 +64,7 @@ class MessageRelay {
   bool cover(std::size_t call_bytes, std::size_t answer_bytes);
   Bytes needed() const;
   boost::asio::awaitable<bool> take(worker::Frame frame);
+  void begin_whole();
   boost::asio::awaitable<bool> begin_stream();
   std::optional<std::string> content(const worker::Frame& frame);
   boost::asio::awaitable<bool> pass_on(const worker::Frame& frame);

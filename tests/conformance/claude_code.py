@@ -10,7 +10,7 @@ import subprocess
 import harness
 
 LAUNCHER = harness.ROOT / "scripts" / "claude-local"
-TOOLS = "Read,Edit,Write,Bash,Task,Agent"
+TOOLS = "Read,Edit,Write,Bash,Task,Agent,WebSearch"
 
 
 @dataclasses.dataclass

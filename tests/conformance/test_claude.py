@@ -142,6 +142,18 @@ def test_a_schema_gives_structured_output(claude, proxy):
     assert result["structured_output"] == {"answer": 42}
 
 
+def test_a_web_search_comes_back_as_unavailable(claude, proxy):
+    """WebSearch asks the server to search, in a request of its own."""
+    result = claude.do(proxy.port, script(call("WebSearch", query="script: say nothing"), "say ok"),
+                       ENABLE_TOOL_SEARCH="false")
+    assert result["result"] == "ok"
+    searches = [request.body for request in proxy.seen()
+                if [tool.get("type") for tool in request.body.get("tools", [])]
+                == ["web_search_20250305"]]
+    assert len(searches) == 1
+    assert "unavailable" in results_of(proxy.seen()[-1])[-1]
+
+
 def test_context_is_counted_by_the_server(claude, steady):
     out = claude.say(steady.port, "/context")
     assert "Context" in out and "65.5k" in out or "66k" in out, out

@@ -88,6 +88,33 @@ def test_results_are_matched_by_their_ids(sdk, steady):
     assert text_of(sdk.ok(steady.url, "create", request)["message"]) == "both"
 
 
+SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
+
+
+@pytest.mark.parametrize("op", ["create", "stream"])
+def test_a_web_search_is_said_to_be_unavailable(sdk, steady, op):
+    """There is none: the client reads so in the form that it knows, and the model is told, too."""
+    request = script("say I cannot search.", tools=[SEARCH])
+    message = sdk.ok(steady.url, op, request)["message"]
+    use, result, said = message["content"]
+    assert (use["type"], use["name"]) == ("server_tool_use", "web_search")
+    assert use["input"] == {"query": request["messages"][0]["content"]}
+    assert (result["type"], result["tool_use_id"]) == ("web_search_tool_result", use["id"])
+    assert result["content"]["error_code"] == "unavailable"
+    assert said["text"] == "I cannot search."
+    assert message["stop_reason"] == "end_turn"
+    # It goes back as it came; what was said, and not the search, is in the next prompt.
+    request["messages"] += [{"role": "assistant", "content": message["content"]},
+                            {"role": "user", "content": "script: say Well."}]
+    again = sdk.ok(steady.url, op, request)["message"]
+    assert text_of(again) == "Well."
+
+
+def test_a_web_search_beside_other_tools_is_not_tried(sdk, steady):
+    message = sdk.ok(steady.url, "create", script(CALL, tools=[SEARCH, READ]))["message"]
+    assert [block["type"] for block in message["content"]] == ["text", "tool_use"]
+
+
 @pytest.mark.parametrize("fields, words", [
     ({"tools": [{"name": "x"}]}, "tools.0.input_schema"),
     ({"tools": [READ, READ]}, "unique"),
