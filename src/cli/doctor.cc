@@ -150,7 +150,7 @@ Finding port_finding(const config::Settings& settings) {
 }
 
 Section claude_section(const std::string& search_path) {
-  constexpr const char* kInstall = "npm install -g @anthropic-ai/claude-code@2.1.330";
+  constexpr const char* kInstall = "npm install -g @anthropic-ai/claude-code@2.1.332";
   const std::string program = find_in_path("claude", search_path);
   if (program.empty()) {
     return {"Claude Code", {{"claude", Mark::kWarning, "not found in PATH", kInstall}}};

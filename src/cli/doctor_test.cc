@@ -26,7 +26,7 @@ class DoctorTest : public testing::Test {
     settings_.worker.program = write_program("worker",
                                              "echo 'engine scripted'; [ $1 != --protections ] || "
                                              "printf 'yes\\tno network\\tseccomp\\t\\n'");
-    write_program("claude", "echo '2.1.330 (Claude Code)'");
+    write_program("claude", "echo '2.1.332 (Claude Code)'");
     std::ofstream(folder_ / "tiny.gguf") << "12345";
     hooks_.serve = [](const config::LoadedSettings&) { return 0; };
     hooks_.machine = [this](const config::Settings&) { return machine_; };
@@ -59,7 +59,7 @@ TEST_F(DoctorTest, AHealthyMachinePasses) {
   EXPECT_TRUE(says("memory\n  ok   available  8.00 GB\n")) << captured_.out;
   EXPECT_TRUE(says("ok   engine   scripted\n")) << captured_.out;
   EXPECT_TRUE(says("tiny.gguf (5 B)")) << captured_.out;
-  EXPECT_TRUE(says("2.1.330 (Claude Code)")) << captured_.out;
+  EXPECT_TRUE(says("2.1.332 (Claude Code)")) << captured_.out;
   EXPECT_TRUE(says("ok   rejects at Critical  503\n")) << captured_.out;
   EXPECT_TRUE(says("0 failed, 0 warnings\n")) << captured_.out;
 }
@@ -95,7 +95,7 @@ TEST_F(DoctorTest, AMissingWorkerFailsAndAMissingClaudeWarns) {
   fs::remove(folder_ / "claude");
   EXPECT_EQ(examine_machine(), ExitCode::kFailure);
   EXPECT_TRUE(says("FAIL program  ")) << captured_.out;
-  EXPECT_TRUE(says("-> npm install -g @anthropic-ai/claude-code@2.1.330")) << captured_.out;
+  EXPECT_TRUE(says("-> npm install -g @anthropic-ai/claude-code@2.1.332")) << captured_.out;
   EXPECT_TRUE(says("1 failed, 2 warnings")) << captured_.out;
 }
 
