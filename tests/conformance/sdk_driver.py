@@ -107,7 +107,7 @@ def tool_runner(client, request):
 
 def parse(client, request, beta=False):
     messages = namespace(client, beta or not hasattr(client.messages, "parse"))
-    message = messages.parse(**request, output_format=Person)
+    message = messages.parse(**fitted(messages.parse, request), output_format=Person)
     return {"parsed": message.parsed_output.model_dump(), "message": message.to_dict(mode="json")}
 
 

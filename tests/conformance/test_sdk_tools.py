@@ -160,5 +160,6 @@ def test_a_real_model_calls_the_tool_that_it_must(sdk, smollm2, op):
 
 
 def test_a_real_models_answer_is_parsed(sdk, smollm2):
-    seen = sdk.ok(smollm2.url, "parse", real("Describe a person as JSON."))
+    # Greedy: this model may go on with a name to the end of its tokens.
+    seen = sdk.ok(smollm2.url, "parse", real("Describe a person as JSON.", temperature=0))
     assert isinstance(seen["parsed"]["name"], str) and isinstance(seen["parsed"]["age"], int)
