@@ -90,4 +90,8 @@ def test_schemathesis_finds_nothing(schemathesis, serve_script, tmp_path, measur
     cases = int(re.search(r"(\d+) generated", ended.stdout).group(1))
     measured(f"schemathesis: {cases} cases")
     assert cases > 200
+    # Its time may not end before it has come to each of them.
+    tested = int(re.search(r"Tested: +(\d+)", ended.stdout).group(1))
+    wanted = [path for method, path, _ in OPERATIONS if method != "HEAD" and path != STOP]
+    assert tested == len(wanted)
     assert server.http.get("/health").json()["status"] == "healthy"
