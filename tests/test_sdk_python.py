@@ -1,5 +1,8 @@
 """The official Python SDK against the server: what its users write, unchanged."""
 
+import socket
+import threading
+
 import anthropic
 import pytest
 from harness import SMOLLM2_ID
@@ -121,3 +124,58 @@ def test_a_first_try_that_was_refused_is_repeated_by_the_sdk(serve_script):
         assert message.content[0].text == "third"
         first.until_done()
         second.until_done()
+
+
+@pytest.fixture
+def canned(request):
+    """A server that answers every request with the chunks that the test names, or cuts them off."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    asked = []
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += connection.recv(65536)
+                asked.append(head)
+                connection.sendall(request.param)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(5)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+WHOLE = (b'{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[{"type":"text",'
+         b'"text":"hi"}],"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":1,'
+         b'"output_tokens":1}}')
+ERROR = b'{"type":"error","error":{"type":"api_error","message":"it broke"},"request_id":"req_1"}'
+
+
+def chunk(data):
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+@pytest.mark.parametrize(
+    "canned", [CHUNKED + chunk(b" ") * 3 + chunk(WHOLE) + b"0\r\n\r\n"], indirect=True)
+def test_spaces_in_front_of_a_late_answer_do_not_matter(canned):
+    """docs/design/long-silences.md: what the server sends where an answer takes minutes."""
+    client = anthropic.Anthropic(api_key="not-a-real-key", base_url=canned[0])
+    assert client.messages.create(**HELLO).content[0].text == "hi"
+
+
+@pytest.mark.parametrize("canned", [CHUNKED + chunk(b" ") + chunk(ERROR)], indirect=True)
+def test_a_late_answer_that_is_cut_off_is_an_error_and_tried_again(canned):
+    url, asked = canned
+    client = anthropic.Anthropic(api_key="not-a-real-key", base_url=url, max_retries=1)
+    with pytest.raises(anthropic.APIConnectionError):
+        client.messages.create(**HELLO)
+    assert len(asked) == 2

@@ -12,7 +12,7 @@
 namespace pensieve::api {
 
 /// Renders one answer. Calls come in this order: start(), then blocks, one at a time and by
-/// ascending index, then end() or error(); or whole() or nothing at all.
+/// ascending index, then end() or error(); or whole(), or whole_error(), or nothing at all.
 ///
 /// Thread-safety: one thread.
 class AnswerFormat {
@@ -24,6 +24,8 @@ class AnswerFormat {
 
   virtual std::string whole(std::string_view model, std::span<const AnswerBlock> blocks,
                             const Stop& stop, const Usage& usage) = 0;
+  /// What stands in the place of whole() where its status was sent before the error was known.
+  virtual std::string whole_error(const ApiError& error, std::string_view request_id) = 0;
 
   // Complete frames of server-sent events, or nothing where this face has no such event.
   virtual std::string start(std::string_view model, const Usage& usage) = 0;
@@ -48,6 +50,9 @@ class MessagesFormat final : public AnswerFormat {
   std::string whole(std::string_view model, std::span<const AnswerBlock> blocks, const Stop& stop,
                     const Usage& usage) override {
     return message_body(id_, model, blocks, stop, usage);
+  }
+  std::string whole_error(const ApiError& error, std::string_view request_id) override {
+    return error_body(error, request_id);
   }
   std::string start(std::string_view model, const Usage& usage) override {
     return message_start_event(id_, model, usage) + ping_event();

@@ -106,6 +106,10 @@ std::string ChatFormat::chunk(std::string_view delta, std::string_view reason) c
   return frame(out + "}");
 }
 
+std::string ChatFormat::whole_error(const ApiError& error, std::string_view) {
+  return chat_error_body(error);
+}
+
 std::string ChatFormat::start(std::string_view model, const Usage&) {
   model_ = model;
   return chunk(R"({"role":"assistant","content":""})", "null");

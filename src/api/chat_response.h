@@ -22,6 +22,7 @@ class ChatFormat final : public AnswerFormat {
   std::string_view id() const override { return id_; }
   std::string whole(std::string_view model, std::span<const AnswerBlock> blocks, const Stop& stop,
                     const Usage& usage) override;
+  std::string whole_error(const ApiError& error, std::string_view request_id) override;
   std::string start(std::string_view model, const Usage& usage) override;
   std::string ping() override;
   std::string block_start(std::uint32_t index, const AnswerBlock& block) override;

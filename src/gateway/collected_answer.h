@@ -32,6 +32,8 @@ class CollectedAnswer final : public Exchange {
   }
   boost::asio::awaitable<bool> write(std::string_view) override { co_return false; }
   boost::asio::awaitable<bool> end_stream() override { co_return false; }
+  void cut_stream() override {}
+  bool shows_cuts() const override { return false; }
   bool client_gone() const override { return false; }
   void on_client_gone(std::function<void()>) override {}
 

@@ -81,6 +81,8 @@ class BeastConnection final : public Connection,
   asio::awaitable<bool> begin_stream(Headers headers) override;
   asio::awaitable<bool> write(std::string_view data) override;
   asio::awaitable<bool> end_stream() override;
+  void cut_stream() override { keep_alive_ = false; }
+  bool shows_cuts() const override { return !is_http_1_0_; }
   void release_body() override { request_.body = std::string(); }
   BufferCharge& charge() override { return charge_; }
   bool client_gone() const override { return client_gone_; }

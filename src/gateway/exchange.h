@@ -63,6 +63,10 @@ class Exchange {
   virtual boost::asio::awaitable<bool> begin_stream(Headers headers) = 0;
   virtual boost::asio::awaitable<bool> write(std::string_view data) = 0;
   virtual boost::asio::awaitable<bool> end_stream() = 0;
+  /// In place of end_stream(): the client shall see that the rest is missing.
+  virtual void cut_stream() = 0;
+  /// Whether the client can tell a stream that was cut from a whole one.
+  virtual bool shows_cuts() const = 0;
 
   virtual bool client_gone() const = 0;
 

@@ -25,6 +25,13 @@ constexpr Duration kStartedWait = std::chrono::milliseconds(50);
 /// Pings alone carry a client over 600 s at most; from here on an open block with empty deltas
 /// takes their place, for which no limit was seen.
 constexpr Duration kPingsSuffice = std::chrono::seconds(240);
+/// How long a stream waits for what may still be refused with a status of its own: KV cells
+/// (kCellsWaitMax) and some steps of the engine, or the plan of a load. Choice: below the idle
+/// limits of the proxies that have the shortest (30 s).
+constexpr Duration kStreamSilenceMax = std::chrono::seconds(20);
+/// The same for an answer that is sent whole. Choice: Node's fetch() gives up after 300 s without
+/// a head, the SDKs after 600 s.
+constexpr Duration kWholeSilenceMax = std::chrono::seconds(240);
 
 api::StopReason reason_of(worker::StopCause cause) {
   switch (cause) {
@@ -108,8 +115,9 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
   exchange_.charge().shrink(Bytes(needed().count() + payload_.size()));
   begin_whole();
   for (int attempt = 0; attempt < 2; ++attempt) {
-    model::Pool::Acquired link = co_await pool_.acquire();
-    if (exchange_.client_gone()) co_return std::nullopt;
+    const std::optional<model::Pool::Acquired> acquired = co_await wait_for_worker();
+    if (!acquired || exchange_.client_gone()) co_return std::nullopt;
+    const model::Pool::Acquired& link = *acquired;
     if (early_end_ || !link) {
       // Named, because g++ 12 loses its way with a conditional inside a co_await expression.
       const api::ApiError error = early_end_ ? *early_end_ : error_for(link.error());
@@ -157,6 +165,16 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
 void MessageRelay::begin_whole() {
   if (request_.stream || !request_.failed_search) return;
   blocks_.failed_search(*request_.failed_search);
+}
+
+asio::awaitable<std::optional<model::Pool::Acquired>> MessageRelay::wait_for_worker() {
+  model::Pool::Wait wait;
+  while (true) {
+    std::optional<model::Pool::Acquired> acquired = co_await pool_.acquire_by(next_ping_, wait);
+    if (acquired) co_return acquired;
+    const bool alive = co_await heartbeat();
+    if (!alive) co_return std::nullopt;
+  }
 }
 
 Bytes MessageRelay::needed() const {
@@ -225,7 +243,7 @@ asio::awaitable<bool> MessageRelay::take(Frame frame) {
     case FrameType::kAccepted:
       if (const auto event = worker::decode_accepted(frame.payload)) {
         input_tokens_ = event->input_tokens;
-        if (request_.stream && !stream_begun_) begin_by_ = clock_.now() + kStartedWait;
+        if (request_.stream && !begun_) begin_by_ = clock_.now() + kStartedWait;
         co_return true;
       }
       break;
@@ -272,17 +290,21 @@ asio::awaitable<bool> MessageRelay::take(Frame frame) {
 
 asio::awaitable<bool> MessageRelay::begin_stream() {
   begin_by_.reset();
-  if (!request_.stream || stream_begun_) co_return true;
-  Headers headers = headers_;
-  headers.emplace_back("content-type", "text/event-stream; charset=utf-8");
-  headers.emplace_back("cache-control", "no-cache");
-  stream_begun_ = true;
-  ++traffic_.responses[200];
-  const bool begun = co_await exchange_.begin_stream(std::move(headers));
+  if (!request_.stream || begun_) co_return true;
+  const bool begun = co_await begin_body("text/event-stream; charset=utf-8");
   if (!begun) co_return false;
   std::string opening = format_.start(request_.model, usage(0, 0));
   if (request_.failed_search) opening += blocks_.failed_search(*request_.failed_search);
   co_return co_await exchange_.write(opening);
+}
+
+asio::awaitable<bool> MessageRelay::begin_body(std::string_view content_type) {
+  Headers headers = headers_;
+  headers.emplace_back("content-type", content_type);
+  if (request_.stream) headers.emplace_back("cache-control", "no-cache");
+  begun_ = true;
+  ++traffic_.responses[200];
+  co_return co_await exchange_.begin_stream(std::move(headers));
 }
 
 /// The events of one piece of the answer; empty where a worker that we trust would not send it now.
@@ -337,9 +359,22 @@ asio::awaitable<bool> MessageRelay::pass_on(const Frame& frame) {
 /// Something for a client that waits. Returns false when it is gone.
 asio::awaitable<bool> MessageRelay::heartbeat() {
   const TimePoint now = clock_.now();
+  const Duration waited = now - began_at_;
   next_ping_ = now + kPingEvery;
-  if (!stream_begun_) co_return !exchange_.client_gone();
-  if (blocks_.bytes() == 0 && now - began_at_ > kPingsSuffice) {
+  if (exchange_.client_gone()) co_return false;
+  if (!request_.stream) {
+    if (waited < kWholeSilenceMax || !exchange_.shows_cuts()) co_return true;
+    if (!begun_) {
+      const bool begun = co_await begin_body("application/json");
+      if (!begun) co_return false;
+    }
+    co_return co_await exchange_.write(" ");  // White space in front of JSON has no meaning.
+  }
+  if (!begun_) {
+    if (waited < kStreamSilenceMax) co_return true;
+    co_return co_await begin_stream();
+  }
+  if (blocks_.bytes() == 0 && waited > kPingsSuffice) {
     const std::string events = blocks_.keep_awake();
     co_return co_await exchange_.write(events);
   }
@@ -355,7 +390,7 @@ asio::awaitable<void> MessageRelay::done(const worker::Done& event) {
   const api::Stop stop{calls ? api::StopReason::kToolUse : reason_of(event.cause),
                        event.stop_sequence};
   const api::Usage total = usage(event.output_tokens, event.thinking_tokens);
-  if (!request_.stream) {
+  if (!request_.stream && !begun_) {
     HttpResponse response;
     response.headers = headers_;
     response.body = format_.whole(request_.model, blocks_.blocks(), stop, total);
@@ -364,24 +399,39 @@ asio::awaitable<void> MessageRelay::done(const worker::Done& event) {
     if (!exchange_.client_gone()) end_ = MessageEnd::kComplete;
     co_return;
   }
-  events += format_.end(stop, total);
+  if (request_.stream) {
+    events += format_.end(stop, total);
+  } else {
+    events = format_.whole(request_.model, blocks_.blocks(), stop, total);
+  }
   const bool written = co_await exchange_.write(events);
   if (!written) co_return;
   end_ = MessageEnd::kComplete;
   co_await exchange_.end_stream();
 }
 
-/// Once the stream has begun the error goes out as its last event; before, the caller answers.
+/// Once a stream has begun the error goes out as its last event, and a whole answer that has begun
+/// is cut off behind the error, so that nobody takes it for the answer; before, the caller answers.
 asio::awaitable<void> MessageRelay::end_with_error(api::ApiError error) {
   log::warning("{}: {}", request_id_, error.message);
-  if (!stream_begun_) {
+  if (!begun_) {
     unsent_error_ = std::move(error);
     end_ = MessageEnd::kErrorStatus;
     co_return;
   }
-  const bool written = co_await exchange_.write(format_.error(error, request_id_));
+  std::string last;
+  if (request_.stream) {
+    last = format_.error(error, request_id_);
+  } else {
+    last = format_.whole_error(error, request_id_);
+  }
+  const bool written = co_await exchange_.write(last);
   if (!written) co_return;
   end_ = MessageEnd::kErrorEvent;
+  if (!request_.stream) {
+    exchange_.cut_stream();
+    co_return;
+  }
   co_await exchange_.end_stream();
 }
 

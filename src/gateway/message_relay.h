@@ -25,8 +25,10 @@ namespace pensieve::gateway {
 
 /// Relays what a worker says to a client, streaming or not.
 ///
-/// Exactly one end: a whole message, an error status, or, once content was streamed, an `error`
-/// event. A worker that dies before any content was sent is replaced once, unseen by the client.
+/// Exactly one end: a whole message, an error status, or, once something was sent, an `error` event
+/// or an answer that is cut off. A worker that dies before any content was sent is replaced once,
+/// unseen by the client. A client that waits long gets something before there is an answer
+/// (docs/design/long-silences.md).
 ///
 /// Ownership: borrows all; lives inside one coroutine. Thread-safety: the io thread only.
 class MessageRelay {
@@ -57,6 +59,8 @@ class MessageRelay {
  private:
   enum class Outcome : std::uint8_t { kEnded, kWorkerGone };
 
+  /// A worker, or why there is none; empty where the client is gone. Keeps the client awake.
+  boost::asio::awaitable<std::optional<model::Pool::Acquired>> wait_for_worker();
   boost::asio::awaitable<Outcome> relay(worker::Call& call);
   /// The frame's share of what the request holds, for the time until it is written.
   std::expected<std::shared_ptr<BufferCharge>, BufferShortage> charge_frame();
@@ -66,6 +70,7 @@ class MessageRelay {
   boost::asio::awaitable<bool> take(worker::Frame frame);
   void begin_whole();
   boost::asio::awaitable<bool> begin_stream();
+  boost::asio::awaitable<bool> begin_body(std::string_view content_type);
   std::optional<std::string> content(const worker::Frame& frame);
   boost::asio::awaitable<bool> pass_on(const worker::Frame& frame);
   boost::asio::awaitable<void> done(const worker::Done& done);
@@ -89,7 +94,7 @@ class MessageRelay {
   std::size_t call_covered_ = 0;  // Bytes of text that the request is charged for.
   std::size_t answer_covered_ = 0;
   AnswerBlocks blocks_;
-  bool stream_begun_ = false;
+  bool begun_ = false;  // The status is sent.
   std::uint32_t input_tokens_ = 0;
   std::uint32_t cached_tokens_ = 0;
   std::uint64_t computed_tokens_ = 0;           // Of the prompt.

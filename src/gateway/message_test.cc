@@ -308,6 +308,99 @@ TEST(Message, AClientThatHangsUpWhileTheModelLoadsIsForgotten) {
   EXPECT_EQ(server.running(), 0U);
 }
 
+TestServer::Options slow_load(int ms) {
+  TestServer::Options options;
+  options.model_lines = "load_ms " + std::to_string(ms);
+  return options;
+}
+
+/// Passes time in the steps in which clients are thought of.
+void let_pass_by_tens(TestServer& server, int tens) {
+  for (int i = 0; i < tens; ++i) {
+    server.let_pass(seconds(10));
+    server.wait_until([turns = 0]() mutable { return ++turns > 50; });
+  }
+}
+
+TEST(Message, AStreamThatWaitsForALoadBeginsAfterTwentySeconds) {
+  TestServer server(slow_load(400));
+  HttpProbe probe = server.connect();
+  probe.send(ask_stream("say hello"));
+  ASSERT_TRUE(server.wait_until([&] { return server.service().requests_active() == 1; }));
+  server.let_pass(milliseconds(19'999));
+  EXPECT_TRUE(probe.is_silent());
+  let_pass_by_tens(server, 1);
+  EXPECT_EQ(probe.head().status, 200U);
+  EXPECT_NE(pair(probe.event()).find(R"("usage":{"input_tokens":0,)"), std::string::npos);
+  EXPECT_EQ(probe.event()->name, "ping");
+  server.let_pass(seconds(10));
+  EXPECT_EQ(probe.event()->name, "ping");
+  EXPECT_EQ(probe.event()->name, "content_block_start");
+  EXPECT_EQ(probe.event()->name, "content_block_delta");
+  EXPECT_EQ(probe.event()->name, "content_block_stop");
+  // What the early start could not know.
+  EXPECT_NE(pair(probe.event()).find(R"("usage":{"input_tokens":6,)"), std::string::npos);
+  EXPECT_EQ(probe.event_names(), "message_stop");
+}
+
+TEST(Message, AStreamThatBeganTooEarlyForAStatusEndsWithAnErrorEvent) {
+  TestServer server(slow_load(60'000));
+  HttpProbe probe = server.connect();
+  probe.send(ask_stream("say hello"));
+  ASSERT_TRUE(server.wait_until([&] { return server.service().requests_active() == 1; }));
+  let_pass_by_tens(server, 2);
+  EXPECT_EQ(probe.head().status, 200U);
+  EXPECT_EQ(probe.event()->name, "message_start");
+  EXPECT_EQ(probe.event()->name, "ping");
+  EXPECT_TRUE(server.pool().stop_load("level Critical"));
+  const std::string last = pair(probe.event());
+  EXPECT_TRUE(last.starts_with(R"(error {"type":"error","error":{"type":"overloaded_error")"))
+      << last;
+  EXPECT_EQ(pair(probe.event()), "end");
+}
+
+TEST(Message, AWholeAnswerBeginsWithSpacesWhereItTakesMinutes) {
+  TestServer server;
+  HttpProbe probe = server.connect();
+  probe.send(ask("slow 1500; say hello"));
+  ASSERT_TRUE(server.wait_until([&] { return server.running() == 1; }));
+  let_pass_by_tens(server, 23);
+  EXPECT_TRUE(probe.is_silent());
+  let_pass_by_tens(server, 2);
+  const Answer answer = probe.answer();
+  EXPECT_EQ(answer.status, 200U);
+  EXPECT_EQ(answer.header("content-type"), "application/json");
+  EXPECT_TRUE(answer.body.starts_with("  {\"id\":\"msg_")) << answer.body;
+  EXPECT_NE(answer.body.find(R"("text":"hello")"), std::string::npos);
+  probe.send(ask("say more"));
+  EXPECT_EQ(probe.answer().status, 200U) << "the connection does not go on";
+}
+
+TEST(Message, AWholeAnswerThatBeganAndFailsIsCutOffBehindTheError) {
+  TestServer server;
+  HttpProbe probe = server.connect();
+  probe.send(ask("slow 1500; fail"));
+  ASSERT_TRUE(server.wait_until([&] { return server.running() == 1; }));
+  let_pass_by_tens(server, 24);
+  EXPECT_EQ(probe.head().status, 200U);
+  EXPECT_EQ(probe.piece(), " ");
+  EXPECT_NE(probe.piece().find(R"({"type":"error","error":{"type":"api_error")"),
+            std::string::npos);
+  EXPECT_TRUE(probe.closed_by_server()) << "no chunk may say that this was all";
+}
+
+TEST(Message, AnOldClientThatCannotSeeACutWaitsForItsWholeAnswer) {
+  TestServer server;
+  HttpProbe probe = server.connect();
+  std::string request = ask("slow 1500; say hello");
+  request.replace(request.find("HTTP/1.1"), 8, "HTTP/1.0");
+  probe.send(request);
+  ASSERT_TRUE(server.wait_until([&] { return server.running() == 1; }));
+  let_pass_by_tens(server, 26);
+  const Answer answer = probe.answer();
+  EXPECT_TRUE(answer.body.starts_with("{\"id\"")) << answer.body;
+}
+
 TEST(Message, ManyStreamsRunAtOnceAndEachGetsItsOwnAnswer) {
   TestServer server;
   std::vector<HttpProbe> probes;

@@ -15,7 +15,7 @@ namespace pensieve::gateway {
 enum class MessageEnd : std::uint8_t {
   kComplete,     // A whole message, streamed or not.
   kErrorStatus,  // Nothing was sent; the answer is an error status.
-  kErrorEvent,   // The stream had begun and ended with an `error` event.
+  kErrorEvent,   // The answer had begun: it ended with an `error` event, or was cut off.
   kClientGone,   // The client hung up first.
 };
 inline constexpr std::array kMessageEnds{MessageEnd::kComplete, MessageEnd::kErrorStatus,

@@ -81,8 +81,7 @@ Pool::Pool(const asio::any_io_executor& executor, const Clock& clock, memory::Mo
       monitor_(monitor),
       ledger_(ledger),
       options_(std::move(options)),
-      reconciler_(ledger, options_.estimates_path),
-      changed_(executor, TimePoint::max()) {}
+      reconciler_(ledger, options_.estimates_path) {}
 
 Pool::~Pool() = default;
 
@@ -104,11 +103,37 @@ void Pool::enter(State state) {
     stopped_.reset();
     dropped_ = false;
   }
-  changed_.cancel();
+  for (Timer* timer : waiting_) timer->cancel();
 }
 
+/// A timer that the next change of state cancels.
+class Pool::Waiting {
+ public:
+  Waiting(Pool& pool, TimePoint until)
+      : pool_(pool),
+        timer_(pool.executor_, until),
+        place_(pool.waiting_.insert(pool.waiting_.end(), &timer_)) {}
+  ~Waiting() { pool_.waiting_.erase(place_); }
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+
+  Timer& timer() { return timer_; }
+
+ private:
+  Pool& pool_;
+  Timer timer_;
+  const std::list<Timer*>::iterator place_;
+};
+
 asio::awaitable<Pool::Acquired> Pool::acquire() {
-  bool tried = false;
+  Wait wait;
+  while (true) {
+    std::optional<Acquired> acquired = co_await acquire_by(TimePoint::max(), wait);
+    if (acquired) co_return *std::move(acquired);
+  }
+}
+
+asio::awaitable<std::optional<Pool::Acquired>> Pool::acquire_by(TimePoint until, Wait& wait) {
   while (true) {
     if (state_ == State::kReady && link_->usable() && !dropped_) {
       used_at_ = clock_.now();
@@ -116,19 +141,20 @@ asio::awaitable<Pool::Acquired> Pool::acquire() {
       co_return link_;
     }
     if (state_ == State::kUnloaded) {
-      if (failure_ && (tried || (clock_.now() < retry_not_before_ && !may_fit_now()))) {
+      if (failure_ && (wait.tried || (clock_.now() < retry_not_before_ && !may_fit_now()))) {
         co_return std::unexpected(*failure_);
       }
-      tried = true;
+      wait.tried = true;
       enter(State::kLoading);
       asio::co_spawn(executor_, load_and_tell(), asio::detached);
       continue;  // It runs at once, and may have ended without a wait: a missing program.
     }
     // Who waited for a load shares its outcome, also a bad one.
-    if (state_ == State::kLoading) tried = true;
+    if (state_ == State::kLoading) wait.tried = true;
+    if (clock_.now() >= until) co_return std::nullopt;
     // Loading, unloading, or ready with a worker whose end is not classified yet: all change soon.
-    // The timer never runs out; setting it anew here would wake all others who wait.
-    co_await changed_.async_wait(asio::as_tuple(asio::use_awaitable));
+    Waiting waiting(*this, until);
+    co_await waiting.timer().async_wait(asio::as_tuple(asio::use_awaitable));
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <expected>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -123,6 +124,14 @@ class Pool {
   /// meanwhile wait for the same load.
   boost::asio::awaitable<Acquired> acquire();
 
+  /// What a request that waits in several goes has seen of loads; see acquire_by().
+  struct Wait {
+    bool tried = false;  // A load for it, whose outcome is also its own.
+  };
+  /// The same in goes, for somebody who has to say something meanwhile: nothing where `until`
+  /// comes first, and the wait goes on with the next call that gets the same `wait`.
+  boost::asio::awaitable<std::optional<Acquired>> acquire_by(TimePoint until, Wait& wait);
+
   /// Books what the worker has resident now, and ends a worker that leaks once nobody uses it.
   /// Called before each reading of the available memory.
   void settle();
@@ -150,6 +159,8 @@ class Pool {
 
  private:
   using Loaded = std::expected<void, LoadFailure>;
+
+  class Waiting;
 
   void enter(State state);
   boost::asio::awaitable<void> load_and_tell();
@@ -219,7 +230,7 @@ class Pool {
   bool leak_logged_ = false;
 
   std::uint64_t recycled_ = 0;
-  Timer changed_;  // Cancelled at each change of state.
+  std::list<Timer*> waiting_;  // Of who waits for a change of state, which cancels them all.
 };
 
 }  // namespace pensieve::model

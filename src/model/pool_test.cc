@@ -51,6 +51,29 @@ TEST_F(PoolTest, RequestsThatComeMeanwhileWaitForTheSameLoadAndCostNothing) {
   EXPECT_LT(io_.handlers, 1000U) << "they must not wake each other in a circle";
 }
 
+TEST_F(PoolTest, AWaitInGoesSharesTheOutcomeOfTheLoadThatItSaw) {
+  make_pool("plan_mib 10000\n");
+  Pool::Wait wait;
+  const auto first = io_.wait_for(pool_->acquire_by(io_.clock.now(), wait));
+  EXPECT_FALSE(first) << "the load takes longer than no time at all";
+  ASSERT_TRUE(wait_for_state(State::kUnloaded));  // While it does something else.
+  const auto second = io_.wait_for(pool_->acquire_by(TimePoint::max(), wait));
+  ASSERT_TRUE(second);
+  ASSERT_FALSE(*second);
+  EXPECT_EQ(second->error().kind, Kind::kNotNow);
+  EXPECT_EQ(starts(), 1) << "its second go began a load of its own";
+}
+
+TEST_F(PoolTest, AWaitInGoesGetsTheWorker) {
+  make_pool("plan_mib 100\nload_ms 50\n");
+  Pool::Wait wait;
+  EXPECT_FALSE(io_.wait_for(pool_->acquire_by(io_.clock.now(), wait)));
+  const auto acquired = io_.wait_for(pool_->acquire_by(TimePoint::max(), wait));
+  ASSERT_TRUE(acquired && *acquired);
+  EXPECT_TRUE((**acquired)->usable());
+  EXPECT_EQ(starts(), 1);
+}
+
 TEST_F(PoolTest, RequestsThatWaitedForALoadShareItsFailure) {
   make_pool("plan_mib 10000\n");
   std::vector<std::shared_ptr<std::optional<Pool::Acquired>>> waiting;

@@ -131,7 +131,7 @@ asio::awaitable<bool> SimClient::begin_stream(gateway::Headers headers) {
 }
 
 asio::awaitable<bool> SimClient::write(std::string_view data) {
-  wrote_after_end_ = wrote_after_end_ || streams_ended_ > 0;
+  wrote_after_end_ = wrote_after_end_ || cut_ || streams_ended_ > 0;
   if (gone_) co_return false;
   body_ += data;
   co_return co_await pass();
@@ -184,6 +184,7 @@ std::string SimClient::judge() {
     return "";
   }
   if (responses_ + streams_begun_ == 0) return "was not answered";
+  if (manner_.ask == Ask::kMessage && streams_begun_ > 0) return judge_late_body();
   return streams_begun_ > 0 ? judge_stream() : judge_body();
 }
 
@@ -226,6 +227,14 @@ std::string SimClient::judge_body() {
     default:
       return "";
   }
+}
+
+/// An unstreamed answer whose status went out early: whole, or cut off behind an error.
+std::string SimClient::judge_late_body() {
+  if (streams_ended_ > 0) return judge_body();
+  if (!cut_) return "got an answer without an end";
+  ending_ = Ending::kErrorEvent;
+  return is_error_of_the_api(body_) ? "" : "was cut off without an error";
 }
 
 std::string SimClient::judge_message(const std::string& text) {

@@ -36,7 +36,7 @@ enum class Ending : std::uint8_t {
   kWhole,        // 200 and all that was asked for.
   kCutShort,     // 200 and a proper end, but a shorter answer: the window was full.
   kErrorStatus,  // An error of the API before anything was sent.
-  kErrorEvent,   // An error event as the last of a stream.
+  kErrorEvent,   // An error event as the last of a stream, or a whole answer that was cut off.
   kHungUp,       // The client was gone first.
 };
 
@@ -60,6 +60,8 @@ class SimClient final : public gateway::Exchange {
   boost::asio::awaitable<bool> begin_stream(gateway::Headers headers) override;
   boost::asio::awaitable<bool> write(std::string_view data) override;
   boost::asio::awaitable<bool> end_stream() override;
+  void cut_stream() override { cut_ = true; }
+  bool shows_cuts() const override { return true; }
   bool client_gone() const override { return gone_; }
   void on_client_gone(std::function<void()> callback) override;
 
@@ -87,6 +89,7 @@ class SimClient final : public gateway::Exchange {
   boost::asio::awaitable<bool> pass();
   bool is_proper_error() const;
   std::string judge_body();
+  std::string judge_late_body();
   std::string judge_message(const std::string& body);
   std::string judge_stream();
   std::string judge_events(const std::string& last_event);
@@ -106,6 +109,7 @@ class SimClient final : public gateway::Exchange {
   int responses_ = 0;
   int streams_begun_ = 0;
   int streams_ended_ = 0;
+  bool cut_ = false;
   bool wrote_after_end_ = false;
   unsigned status_ = 0;
   gateway::Headers headers_;
