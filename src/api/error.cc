@@ -39,6 +39,10 @@ ApiError permission_denied(std::string message) {
   return error_of(403, "permission_error", std::move(message));
 }
 
+ApiError request_timeout(std::string message) {
+  return error_of(408, "timeout_error", std::move(message));
+}
+
 ApiError request_too_large(std::string message) {
   return error_of(413, "request_too_large", std::move(message));
 }

@@ -25,6 +25,7 @@ ApiError invalid_request(std::string message);     // 400
 ApiError not_found(std::string message);           // 404
 ApiError method_not_allowed(std::string message);  // 405, invalid_request_error
 ApiError permission_denied(std::string message);   // 403
+ApiError request_timeout(std::string message);     // 408, timeout_error
 ApiError request_too_large(std::string message);   // 413
 // A retry_after_seconds outside 1 to 60 becomes the nearer of the two.
 ApiError overloaded(std::string message, unsigned retry_after_seconds);  // 503, overloaded_error

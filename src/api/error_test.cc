@@ -16,6 +16,7 @@ TEST(ApiErrorTest, HasTheStatusAndTypeThatTheSdksMapToTheirExceptions) {
   expect_error(not_found("why"), 404, "not_found_error");
   expect_error(method_not_allowed("why"), 405, "invalid_request_error");
   expect_error(permission_denied("why"), 403, "permission_error");
+  expect_error(request_timeout("why"), 408, "timeout_error");
   expect_error(request_too_large("why"), 413, "request_too_large");
   expect_error(overloaded("why", 1), 503, "overloaded_error");
   expect_error(queue_full("why", 1), 529, "overloaded_error");

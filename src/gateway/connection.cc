@@ -19,6 +19,8 @@
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
 
+#include "base/timer.h"
+
 namespace pensieve::gateway {
 namespace {
 
@@ -94,6 +96,9 @@ class BeastConnection final : public Connection,
   asio::awaitable<bool> read_request();
   /// The body in steps, each charged before it is read. An answer where the rest is not read.
   asio::awaitable<std::optional<HttpResponse>> read_body(Parser& parser, beast::error_code& error);
+  /// Ends the read of a body that is still under way at `deadline`, and keeps the connection, which
+  /// expires_after() would close.
+  void end_body_at(Timer& deadline);
   /// Room for `body_bytes`, or the answer that says why not.
   std::optional<HttpResponse> make_room(const HttpRequest& head, std::uint64_t body_bytes);
   asio::awaitable<void> refuse(HttpResponse response);
@@ -118,6 +123,8 @@ class BeastConnection final : public Connection,
   bool is_http_1_0_ = false;
   bool is_head_ = false;
   bool chunked_ = false;
+  bool reading_body_ = false;
+  bool body_is_late_ = false;
   bool answering_ = false;
   bool closing_ = false;
   bool client_gone_ = false;
@@ -150,6 +157,8 @@ asio::awaitable<bool> BeastConnection::read_request() {
     buffer_.commit(bytes);
   }
   stream_.expires_after(limits_.request_max);
+  Timer deadline(stream_.get_executor());
+  deadline.expires_after(limits_.request_max);
   auto charge = sink_.buffers().try_charge(request_bytes(0));
   if (!charge) {
     co_await refuse(sink_.refuse_for_shortage({}, charge.error()));
@@ -166,7 +175,9 @@ asio::awaitable<bool> BeastConnection::read_request() {
   is_http_1_0_ = parser.get().version() < 11;
   if (!error) {
     request_ = head_of(parser.get());
+    end_body_at(deadline);
     std::optional<HttpResponse> refusal = co_await read_body(parser, error);
+    reading_body_ = false;
     if (refusal) {
       co_await refuse(std::move(*refusal));
       co_return false;
@@ -182,6 +193,17 @@ asio::awaitable<bool> BeastConnection::read_request() {
   request_.body = std::move(parser.get().body());
   charge_.shrink(request_bytes(request_.body.size()));
   co_return true;
+}
+
+void BeastConnection::end_body_at(Timer& deadline) {
+  stream_.expires_never();
+  reading_body_ = true;
+  body_is_late_ = false;
+  deadline.async_wait([self = shared_from_this()](const beast::error_code& error) {
+    if (error || !self->reading_body_) return;
+    self->body_is_late_ = true;
+    self->stream_.cancel();
+  });
 }
 
 asio::awaitable<std::optional<HttpResponse>> BeastConnection::read_body(Parser& parser,
@@ -251,6 +273,7 @@ asio::awaitable<void> BeastConnection::discard_rest() {
 
 /// What to tell the client about a request that cannot be read; empty where it is gone.
 std::optional<unsigned> BeastConnection::status_for(const beast::error_code& error) const {
+  if (body_is_late_) return 408;
   if (error == http::error::body_limit) return 413;
   if (error == http::error::header_limit) return 431;
   if (error == beast::error::timeout) return std::nullopt;  // The stream is closed by then.

@@ -15,7 +15,7 @@ struct ConnectionLimits {
   std::size_t body_bytes_max = 32U << 20;  // Anthropic's limit for /v1/messages.
   std::size_t header_bytes_max = 64U << 10;
   Duration idle_max = std::chrono::seconds(75);     // Between requests.
-  Duration request_max = std::chrono::seconds(30);  // From a request's first byte to its last.
+  Duration request_max = std::chrono::seconds(30);  // From a request's first byte to its last; 408.
   Duration write_max = std::chrono::seconds(60);    // One write to a client that does not read.
 };
 

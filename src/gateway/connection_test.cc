@@ -334,10 +334,13 @@ TEST_F(ConnectionTest, AHeaderThatDoesNotCompleteInTimeEndsTheConnection) {
   EXPECT_TRUE(probe.closed_by_server());
 }
 
-TEST_F(ConnectionTest, ABodyThatDoesNotCompleteInTimeEndsTheConnection) {
+TEST_F(ConnectionTest, ABodyThatDoesNotCompleteInTimeIsAnsweredWith408) {
   limits.request_max = milliseconds(50);
   HttpProbe probe = connect();
   probe.send("POST /a HTTP/1.1\r\ncontent-length: 10\r\n\r\nhalf");
+  const Answer answer = probe.answer();
+  EXPECT_EQ(answer.status, 408U);
+  EXPECT_EQ(answer.header("connection"), "close");
   EXPECT_TRUE(probe.closed_by_server());
   EXPECT_EQ(sink.served, 0);
 }

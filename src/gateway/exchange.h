@@ -80,7 +80,7 @@ class RequestSink {
  public:
   virtual ~RequestSink() = default;
   virtual boost::asio::awaitable<void> serve(Exchange& exchange) = 0;
-  /// What the connection itself answers where there is no proper request: 400, 413, 431.
+  /// What the connection itself answers where there is no proper request: 400, 408, 413, 431.
   virtual HttpResponse protocol_error(unsigned status, std::string message) = 0;
   /// Asked before a body of more than kSmallBodyBytes is read: the answer where the head alone says
   /// that it would be read for nothing. `head` has no body.

@@ -469,9 +469,11 @@ HttpResponse Service::refuse_for_shortage(const HttpRequest& head, const BufferS
 
 HttpResponse Service::protocol_error(unsigned status, std::string message) {
   const std::string request_id = api::new_id("req_");
-  const api::ApiError error =
-      status == 413 ? api::request_too_large("the request body is larger than this server accepts")
-                    : api::invalid_request("not a proper HTTP request: " + message);
+  api::ApiError error = api::invalid_request("not a proper HTTP request: " + message);
+  if (status == 408) error = api::request_timeout("the request body did not arrive in time");
+  if (status == 413) {
+    error = api::request_too_large("the request body is larger than this server accepts");
+  }
   HttpResponse response = json(status, api::error_body(error, request_id));
   response.headers = common_headers(request_id);
   ++traffic_.responses[status];

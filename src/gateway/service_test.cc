@@ -325,5 +325,19 @@ TEST(Service, AWorkerThatCannotBeStartedIsAnErrorNotToBeRetried) {
   EXPECT_NE(answer.body.find(R"("type":"api_error")"), std::string::npos);
 }
 
+TEST(Service, ABodyThatComesInDropsIsA408OfTheApi) {
+  TestServer::Options options;
+  options.connection.request_max = std::chrono::milliseconds(200);
+  TestServer server(std::move(options));
+  HttpProbe probe = server.connect();
+  probe.send("POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 20000\r\n\r\n");
+  while (probe.is_silent()) probe.send("drop");  // For longer than this it would be a 400.
+  const Answer answer = probe.answer();
+  EXPECT_EQ(answer.status, 408U);
+  EXPECT_TRUE(answer.header("request-id").starts_with("req_"));
+  EXPECT_TRUE(answer.body.starts_with(R"({"type":"error","error":{"type":"timeout_error",)"))
+      << answer.body;
+}
+
 }  // namespace
 }  // namespace pensieve::gateway
