@@ -16,6 +16,7 @@
 
 #include "api/response.h"
 #include "base/log.h"
+#include "gateway/disk_thread.h"
 
 namespace pensieve::gateway {
 namespace {
@@ -65,12 +66,6 @@ class File {
  private:
   const int fd_;
 };
-
-Result<void> write_file(const fs::path& path, std::string_view bytes) {
-  const File file(path, O_WRONLY | O_CREAT | O_TRUNC);
-  if (!file.usable() || !file.write(bytes)) return system_failure(path);
-  return {};
-}
 
 Result<void> move_to(const fs::path& from, const fs::path& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) return system_failure(to);
@@ -172,6 +167,27 @@ std::uint64_t size_of(const fs::path& path) {
   return error ? 0 : size;
 }
 
+/// The files of a new batch, in a folder that is made for it.
+Result<void> fill(const fs::path& folder, BatchRecord& record,
+                  const std::vector<api::BatchRequest>& requests) {
+  std::error_code error;
+  fs::create_directory(folder, error);
+  if (error) return std::unexpected(unavailable(folder, error.message()));
+  const fs::path path = folder / "requests.jsonl";
+  {
+    const File file(path, O_WRONLY | O_CREAT | O_TRUNC);
+    if (!file.usable()) return system_failure(path);
+    for (const api::BatchRequest& request : requests) {
+      const std::string line = api::request_line(request) + "\n";
+      if (!file.write(line)) return system_failure(path);
+      record.bytes += line.size();
+    }
+  }
+  if (auto synced = sync_path(path); !synced) return synced;
+  if (auto written = write_durably(folder / "results.jsonl", ""); !written) return written;
+  return replace_durably(folder / "batch.json", text_of(record));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<BatchStore>> BatchStore::open(const std::string& folder) {
@@ -211,6 +227,7 @@ void BatchStore::load() {
     }
   }
   std::ranges::sort(batches_, {}, &BatchRecord::order);
+  if (!batches_.empty()) last_order_ = batches_.back().order;
 }
 
 Result<BatchRecord> BatchStore::read(const fs::path& folder) const {
@@ -236,8 +253,7 @@ Result<void> BatchStore::read_results(const fs::path& folder, BatchRecord& recor
   const fs::path requests = folder / "requests.jsonl";
   const fs::path results = folder / "results.jsonl";
   if (!record.ended_at) {
-    std::vector<bool> done;
-    const std::uint64_t whole = scan_results(results, record.requests, done, record.tally);
+    const std::uint64_t whole = scan_results(results, record.requests, record.done, record.tally);
     if (whole < size_of(results) && ::truncate(results.c_str(), static_cast<off_t>(whole)) != 0) {
       return system_failure(results);
     }
@@ -276,86 +292,83 @@ std::uint64_t BatchStore::bytes() const {
   return sum;
 }
 
-bool BatchStore::has_room(std::uint64_t request_bytes) const {
-  return batches_.size() < kBatchesMax && bytes() + request_bytes <= kBytesMax;
+bool BatchStore::has_room(std::size_t batches, std::uint64_t request_bytes) const {
+  return batches_.size() + batches <= kBatchesMax && bytes() + request_bytes <= kBytesMax;
 }
 
-Result<BatchRecord> BatchStore::create(BatchRecord record,
-                                       const std::vector<api::BatchRequest>& requests) {
+BatchStore::Creation BatchStore::create(BatchRecord record,
+                                        const std::vector<api::BatchRequest>& requests) {
   record.id = api::new_id(kIdPrefix);
-  record.order = batches_.empty() ? 1 : batches_.back().order + 1;
+  record.order = ++last_order_;
   record.requests = static_cast<std::uint32_t>(requests.size());
-  const fs::path made = folder_ / fmt::format("{}{}", kUnfinishedPrefix, record.id);
-  std::error_code error;
-  fs::create_directory(made, error);
-  if (error) return std::unexpected(unavailable(made, error.message()));
-  const auto fill = [&]() -> Result<void> {
-    const fs::path path = made / "requests.jsonl";
-    const File file(path, O_WRONLY | O_CREAT | O_TRUNC);
-    if (!file.usable()) return system_failure(path);
-    for (const api::BatchRequest& request : requests) {
-      const std::string line = api::request_line(request) + "\n";
-      if (!file.write(line)) return system_failure(path);
-      record.bytes += line.size();
-    }
-    if (auto written = write_file(made / "results.jsonl", ""); !written) return written;
-    if (auto written = write(record, made); !written) return written;
-    return move_to(made, folder_of(record.id));
+  record.done.assign(record.requests, false);
+  const auto created = std::make_shared<BatchRecord>(std::move(record));
+  const fs::path made = folder_ / fmt::format("{}{}", kUnfinishedPrefix, created->id);
+  const fs::path final_place = folder_of(created->id);
+  const auto write = [created, made, final_place, &requests]() -> Result<void> {
+    auto filled = fill(made, *created, requests);
+    if (filled) filled = move_to(made, final_place);
+    if (filled) filled = sync_path(final_place.parent_path());
+    if (filled) return filled;
+    std::error_code ignored;
+    fs::remove_all(made, ignored);
+    fs::remove_all(final_place, ignored);  // Nobody was told of it.
+    return filled;
   };
-  if (auto filled = fill(); !filled) {
-    fs::remove_all(made, error);
-    return std::unexpected(filled.error());
-  }
-  batches_.push_back(record);
-  return record;
+  return {.record = created,
+          .change = {.write = write, .commit = [this, created] { batches_.push_back(*created); }}};
 }
 
-Result<void> BatchStore::write(const BatchRecord& record, const fs::path& folder) const {
-  const fs::path temporary = folder / "batch.json.new";
-  if (auto written = write_file(temporary, text_of(record)); !written) return written;
-  return move_to(temporary, folder / "batch.json");
+BatchStore::Change BatchStore::replace(BatchRecord changed) {
+  const fs::path path = folder_of(changed.id) / "batch.json";
+  return {.write = [path, text = text_of(changed)] { return replace_durably(path, text); },
+          .commit = [this, changed] { at(changed.id) = changed; }};
 }
 
-Result<void> BatchStore::replace(const BatchRecord& changed) {
-  if (auto written = write(changed, folder_of(changed.id)); !written) return written;
-  at(changed.id) = changed;
-  return {};
-}
-
-Result<void> BatchStore::cancel(std::string_view id, WallTime now) {
+BatchStore::Change BatchStore::cancel(std::string_view id, WallTime now) {
   BatchRecord changed = at(id);
-  if (!changed.cancel_initiated_at) changed.cancel_initiated_at = now;
-  return replace(changed);
+  const auto first = changed.cancel_initiated_at.value_or(now);
+  changed.cancel_initiated_at = first;
+  Change change = replace(changed);
+  // Results may come meanwhile: they stay counted.
+  change.commit = [this, gone = changed.id, first] { at(gone).cancel_initiated_at = first; };
+  return change;
 }
 
-Result<void> BatchStore::end(std::string_view id, WallTime now) {
+BatchStore::Change BatchStore::end(std::string_view id, WallTime now) {
   BatchRecord changed = at(id);
   changed.ended_at = now;
-  return replace(changed);
+  changed.done = {};
+  Change change = replace(std::move(changed));
+  change.write = [results = results_path(id), then = std::move(change.write)] {
+    auto synced = sync_path(results);
+    return synced ? then() : synced;
+  };
+  return change;
 }
 
-Result<void> BatchStore::remove(std::string_view id) {
+BatchStore::Change BatchStore::remove(std::string_view id) {
+  const fs::path from = folder_of(id);
   const fs::path gone = folder_ / fmt::format("{}{}", kUnfinishedPrefix, id);
-  if (auto renamed = move_to(folder_of(id), gone); !renamed) return renamed;
-  std::error_code ignored;  // The next start sweeps what is left.
-  fs::remove_all(gone, ignored);
-  if (offsets_.id == id) offsets_ = {};
-  std::erase_if(batches_, [id](const BatchRecord& record) { return record.id == id; });
-  return {};
+  const auto write = [from, gone]() -> Result<void> {
+    if (auto renamed = move_to(from, gone); !renamed) return renamed;
+    if (auto synced = sync_path(gone.parent_path()); !synced) return synced;
+    std::error_code ignored;  // The next start sweeps what is left.
+    fs::remove_all(gone, ignored);
+    return {};
+  };
+  return {.write = write, .commit = [this, removed = std::string(id)] {
+            if (offsets_.id == removed) offsets_ = {};
+            std::erase_if(batches_, [&](const BatchRecord& one) { return one.id == removed; });
+          }};
 }
 
-Result<std::vector<std::uint32_t>> BatchStore::unfinished(std::string_view id) const {
+std::vector<std::uint32_t> BatchStore::unfinished(std::string_view id) const {
   const BatchRecord* record = find(id);
-  PENSIEVE_CHECK(record != nullptr);
-  std::vector<bool> done;
-  api::BatchTally tally;
-  scan_results(results_path(id), record->requests, done, tally);
-  if (tally != record->tally) {
-    return std::unexpected(unavailable(results_path(id), "it was changed by somebody else"));
-  }
+  PENSIEVE_CHECK(record != nullptr && record->done.size() == record->requests);
   std::vector<std::uint32_t> indexes;
   for (std::uint32_t i = 0; i < record->requests; ++i) {
-    if (!done[i]) indexes.push_back(i);
+    if (!record->done[i]) indexes.push_back(i);
   }
   return indexes;
 }
@@ -388,7 +401,7 @@ Result<api::BatchRequest> BatchStore::request(std::string_view id, std::uint32_t
 Result<void> BatchStore::append(std::string_view id, std::uint32_t index, std::string_view line) {
   BatchRecord& record = at(id);
   const auto result = api::result_of_line(line);
-  PENSIEVE_CHECK(result.has_value() && index < record.requests);
+  PENSIEVE_CHECK(result.has_value() && index < record.done.size() && !record.done[index]);
   const fs::path path = results_path(id);
   const File file(path, O_WRONLY | O_APPEND);
   if (!file.usable()) return system_failure(path);
@@ -404,6 +417,7 @@ Result<void> BatchStore::append(std::string_view id, std::uint32_t index, std::s
   }
   record.bytes += whole.size();
   ++record.tally[position(*result)];
+  record.done[index] = true;
   return {};
 }
 

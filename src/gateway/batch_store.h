@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,6 +29,7 @@ struct BatchRecord {
   std::optional<WallTime> ended_at;
   std::uint32_t requests = 0;
   api::BatchTally tally{};  // Of the results so far.
+  std::vector<bool> done;   // Which requests have a result; empty once it has ended.
   std::uint64_t bytes = 0;  // Of its files.
 };
 
@@ -38,15 +40,24 @@ struct BatchRecord {
 ///   batch.json      the rest; replaced as a whole
 ///
 /// A batch appears and vanishes by one rename. What a killed server leaves is whole but for the
-/// last line of the results, which is cut off where it is torn: that request runs again. Nothing is
-/// forced to the disk: after a loss of power the kernel's last seconds are missing, and a batch
-/// whose files do not agree is left out, with a line in the log.
+/// last line of the results, which is cut off where it is torn: that request runs again. What
+/// clients have been told survives a loss of power as well: that a batch is there, that it was
+/// canceled, that it has ended, and with that all of its results. Results of a batch that has not
+/// ended are forced to the disk with its end; until then the last ones may be torn off.
 ///
 /// Ownership: holds the folder's lock; a second server that wants the same folder has no batches.
-/// Thread-safety: the io thread only; calls read and write files. Errors: kUnavailable with the
-/// file and what the system says; nothing has changed then.
+/// Thread-safety: the io thread only, but for Change::write; other calls read and write files
+/// without waiting for the disk. Errors: kUnavailable with the file and what the system says;
+/// nothing has changed then.
 class BatchStore {
  public:
+  /// What has to be forced to the disk: first `write`, which may take long and runs on any thread,
+  /// then, where it succeeds, `commit` on the io thread. One at a time for a batch.
+  struct Change {
+    std::function<Result<void>()> write;
+    std::function<void()> commit;
+  };
+
   static constexpr std::size_t kBatchesMax = 100;
   /// Of all files together; a result that would pass it becomes an error.
   static constexpr std::uint64_t kBytesMax = std::uint64_t{1} << 30;
@@ -61,18 +72,23 @@ class BatchStore {
   const std::vector<BatchRecord>& batches() const { return batches_; }
   const BatchRecord* find(std::string_view id) const;
   std::uint64_t bytes() const;
-  /// Whether one more of so many bytes may be created.
-  bool has_room(std::uint64_t request_bytes) const;
+  /// Whether so many more batches, with so many bytes of requests in all, may be created.
+  bool has_room(std::size_t batches, std::uint64_t request_bytes) const;
 
-  /// `record` without id, order, requests and bytes, which are set here.
-  Result<BatchRecord> create(BatchRecord record, const std::vector<api::BatchRequest>& requests);
-  /// From now on it is canceling. REQUIRES, as the next ones do: find(id).
-  Result<void> cancel(std::string_view id, WallTime now);
-  Result<void> end(std::string_view id, WallTime now);
-  Result<void> remove(std::string_view id);
+  struct Creation {
+    std::shared_ptr<const BatchRecord> record;  // Its bytes are known once it is written.
+    Change change;
+  };
+  /// `record` without id, order, requests and bytes, which are set here. `requests` must live until
+  /// it is written.
+  Creation create(BatchRecord record, const std::vector<api::BatchRequest>& requests);
+  /// From then on it is canceling. REQUIRES, as the next ones do: find(id).
+  Change cancel(std::string_view id, WallTime now);
+  Change end(std::string_view id, WallTime now);
+  Change remove(std::string_view id);
 
-  /// The requests without a result, ascending.
-  Result<std::vector<std::uint32_t>> unfinished(std::string_view id) const;
+  /// The requests without a result, ascending. REQUIRES: it has not ended.
+  std::vector<std::uint32_t> unfinished(std::string_view id) const;
   Result<api::BatchRequest> request(std::string_view id, std::uint32_t index) const;
   /// REQUIRES: there is no result for `index` yet. `line` as api/batches.h makes it.
   Result<void> append(std::string_view id, std::uint32_t index, std::string_view line);
@@ -92,15 +108,15 @@ class BatchStore {
   void load();
   Result<BatchRecord> read(const std::filesystem::path& folder) const;
   Result<void> read_results(const std::filesystem::path& folder, BatchRecord& record) const;
-  Result<void> write(const BatchRecord& record, const std::filesystem::path& folder) const;
   /// Writes the changed record and then keeps it.
-  Result<void> replace(const BatchRecord& changed);
+  Change replace(BatchRecord changed);
   BatchRecord& at(std::string_view id);
   std::filesystem::path folder_of(std::string_view id) const;
 
   const std::filesystem::path folder_;
   const int lock_;  // A descriptor.
   std::vector<BatchRecord> batches_;
+  std::uint64_t last_order_ = 0;
   mutable Offsets offsets_;  // Of the batch that request() was asked for last.
 };
 

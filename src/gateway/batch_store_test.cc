@@ -34,20 +34,21 @@ class BatchStoreTest : public testing::Test {
     record.owner = "me";
     record.created_at = kNow;
     record.expires_at = kNow + std::chrono::hours(24);
-    const auto created = store_->create(record, list);
-    EXPECT_TRUE(created) << created.error().message;
-    return created ? created->id : "";
+    const BatchStore::Creation creation = store_->create(record, list);
+    apply(creation.change);
+    return creation.record->id;
+  }
+  void apply(const BatchStore::Change& change) {
+    const auto written = change.write();
+    ASSERT_TRUE(written) << written.error().message;
+    change.commit();
   }
   void append(const std::string& id, std::uint32_t index) {
     const auto appended =
         store_->append(id, index, api::succeeded_line(std::to_string(index), R"({"n":1})"));
     EXPECT_TRUE(appended) << appended.error().message;
   }
-  std::vector<std::uint32_t> unfinished(const std::string& id) {
-    const auto indexes = store_->unfinished(id);
-    EXPECT_TRUE(indexes) << indexes.error().message;
-    return indexes.value_or(std::vector<std::uint32_t>());
-  }
+  std::vector<std::uint32_t> unfinished(const std::string& id) { return store_->unfinished(id); }
   std::string results(const std::string& id) {
     ResultsFile file(store_->results_path(id));
     std::string all;
@@ -145,10 +146,10 @@ TEST_F(BatchStoreTest, WhatWasBeingMadeOrRemovedIsSweptAway) {
 
 TEST_F(BatchStoreTest, CancelAndEndStayAndTheFirstCancelCounts) {
   const std::string id = create(1);
-  ASSERT_TRUE(store_->cancel(id, kNow + std::chrono::seconds(1)));
-  ASSERT_TRUE(store_->cancel(id, kNow + std::chrono::seconds(2)));
+  apply(store_->cancel(id, kNow + std::chrono::seconds(1)));
+  apply(store_->cancel(id, kNow + std::chrono::seconds(2)));
   append(id, 0);
-  ASSERT_TRUE(store_->end(id, kNow + std::chrono::seconds(3)));
+  apply(store_->end(id, kNow + std::chrono::seconds(3)));
   reopen();
   EXPECT_EQ(store_->find(id)->cancel_initiated_at, kNow + std::chrono::seconds(1));
   EXPECT_EQ(store_->find(id)->ended_at, kNow + std::chrono::seconds(3));
@@ -158,7 +159,7 @@ TEST_F(BatchStoreTest, CancelAndEndStayAndTheFirstCancelCounts) {
 TEST_F(BatchStoreTest, WhatWasRemovedIsGoneAndItsBytesWithIt) {
   const std::string id = create(1);
   const std::string other = create(1);
-  ASSERT_TRUE(store_->remove(id));
+  apply(store_->remove(id));
   EXPECT_EQ(store_->find(id), nullptr);
   EXPECT_EQ(store_->bytes(), store_->find(other)->bytes);
   EXPECT_FALSE(fs::exists(file(id, "")));
@@ -166,14 +167,52 @@ TEST_F(BatchStoreTest, WhatWasRemovedIsGoneAndItsBytesWithIt) {
   EXPECT_EQ(store_->batches().size(), 1U);
 }
 
+TEST_F(BatchStoreTest, NothingIsSaidOfABatchBeforeItIsOnTheDisk) {
+  std::vector<api::BatchRequest> list{{"0", "{}"}};
+  const BatchStore::Creation creation = store_->create({}, list);
+  ASSERT_TRUE(creation.change.write());
+  EXPECT_EQ(store_->find(creation.record->id), nullptr);
+  creation.change.commit();
+  const std::string id = creation.record->id;
+  append(id, 0);
+  const BatchStore::Change end = store_->end(id, kNow);
+  ASSERT_TRUE(end.write());
+  EXPECT_FALSE(store_->find(id)->ended_at);
+  end.commit();
+  EXPECT_TRUE(store_->find(id)->ended_at);
+}
+
+TEST_F(BatchStoreTest, ABatchDoesNotEndWhereItsResultsCannotBeForcedToTheDisk) {
+  const std::string id = create(1);
+  append(id, 0);
+  const BatchStore::Change end = store_->end(id, kNow);
+  fs::rename(file(id, "results.jsonl"), file(id, "moved"));
+  const auto written = end.write();
+  ASSERT_FALSE(written);
+  EXPECT_NE(written.error().message.find("results.jsonl"), std::string::npos);
+  fs::rename(file(id, "moved"), file(id, "results.jsonl"));
+  reopen();
+  EXPECT_FALSE(store_->find(id)->ended_at) << "the record says so all the same";
+}
+
+TEST_F(BatchStoreTest, WhatCannotBeCreatedLeavesNothing) {
+  const fs::path moved = folder_.at("elsewhere");
+  fs::rename(folder_.at("batches"), moved);
+  std::vector<api::BatchRequest> list{{"0", "{}"}};
+  EXPECT_FALSE(store_->create({}, list).change.write());
+  fs::rename(moved, folder_.at("batches"));
+  reopen();
+  EXPECT_TRUE(store_->batches().empty());
+}
+
 TEST_F(BatchStoreTest, NumberAndBytesHaveABound) {
-  EXPECT_TRUE(store_->has_room(BatchStore::kBytesMax));
-  EXPECT_FALSE(store_->has_room(BatchStore::kBytesMax + 1));
+  EXPECT_TRUE(store_->has_room(1, BatchStore::kBytesMax));
+  EXPECT_FALSE(store_->has_room(1, BatchStore::kBytesMax + 1));
   for (std::size_t i = 0; i < BatchStore::kBatchesMax; ++i) {
-    EXPECT_TRUE(store_->has_room(1)) << i;
+    EXPECT_TRUE(store_->has_room(1, 1)) << i;
     create(1);
   }
-  EXPECT_FALSE(store_->has_room(0));
+  EXPECT_FALSE(store_->has_room(1, 0));
 }
 
 TEST_F(BatchStoreTest, ASecondServerGetsNone) {

@@ -69,6 +69,25 @@ void Batches::tick() {
   }
 }
 
+Batches::Status Batches::status() const {
+  Status status;
+  status.running = lanes_.size();
+  status.stored = Bytes(store_->bytes());
+  for (const BatchRecord& record : store_->batches()) {
+    std::uint64_t& batches = record.ended_at              ? status.ended
+                             : record.cancel_initiated_at ? status.canceling
+                                                          : status.in_progress;
+    ++batches;
+    std::uint64_t done = 0;
+    for (std::size_t i = 0; i < record.tally.size(); ++i) {
+      status.results[i] += record.tally[i];
+      done += record.tally[i];
+    }
+    status.unfinished += record.requests - std::min<std::uint64_t>(done, record.requests);
+  }
+  return status;
+}
+
 void Batches::stop() {
   stopped_ = true;
   for (Lane& lane : lanes_) {
@@ -93,7 +112,7 @@ bool Batches::is_over(const BatchRecord& record) const {
 void Batches::choose_closing() {
   if (closing_) return;
   for (const BatchRecord& record : store_->batches()) {
-    if (record.ended_at || !is_over(record)) continue;
+    if (record.ended_at || !is_over(record) || is_changing(record.id)) continue;
     const bool is_front = front_ && front_->id == record.id;
     if (is_front && !lanes_.empty()) {
       for (Lane& lane : lanes_) {
@@ -101,16 +120,11 @@ void Batches::choose_closing() {
       }
       return;  // Once they have come back, at a later tick.
     }
-    auto queue = store_->unfinished(record.id);
-    if (!queue) {
-      log::warning("batches: {}", queue.error().message);
-      continue;
-    }
     if (is_front) front_.reset();
     closing_ = Closing{
         record.id,
         record.cancel_initiated_at ? api::BatchResult::kCanceled : api::BatchResult::kExpired,
-        *std::move(queue)};
+        store_->unfinished(record.id)};
     return;
   }
 }
@@ -118,9 +132,8 @@ void Batches::choose_closing() {
 void Batches::close_some() {
   for (std::size_t i = 0; closing_ && i < kClosedPerTick; ++i) {
     if (closing_->queue.empty()) {
-      if (const auto ended = store_->end(closing_->id, seams_.wall()); !ended) {
-        log::warning("batches: {}", ended.error().message);
-      }
+      if (is_changing(closing_->id)) return;  // A cancel, which must not be forgotten.
+      begin_end(closing_->id);
       closing_.reset();
       return;
     }
@@ -137,17 +150,38 @@ void Batches::close_some() {
   }
 }
 
+asio::awaitable<Result<void>> Batches::apply(BatchStore::Change change) {
+  Result<void> written = co_await seams_.disk.run(std::move(change.write));
+  if (written) change.commit();
+  co_return written;
+}
+
+asio::awaitable<Result<void>> Batches::apply_to(std::string id, BatchStore::Change change) {
+  changing_.insert(id);
+  Result<void> written = co_await apply(std::move(change));
+  changing_.erase(id);
+  co_return written;
+}
+
+void Batches::begin_end(const std::string& id) {
+  changing_.insert(id);  // Also where the coroutine starts later: nobody may choose it again.
+  asio::co_spawn(seams_.executor, end(id), asio::detached);
+}
+
+asio::awaitable<void> Batches::end(std::string id) {
+  const Result<void> ended = co_await apply_to(id, store_->end(id, seams_.wall()));
+  if (ended) co_return;
+  log::warning("batches: {}", ended.error().message);
+  pause(kPauseAfterFailure);
+}
+
 bool Batches::choose_front() {
   for (const BatchRecord& record : store_->batches()) {
-    if (record.ended_at || is_over(record) || !seams_.has_tokens(record.owner)) continue;
-    auto queue = store_->unfinished(record.id);
-    if (!queue) {
-      log::warning("batches: {}", queue.error().message);
-      pause(kPauseAfterFailure);
-      return false;
-    }
-    std::ranges::reverse(*queue);
-    front_ = Front{record.id, *std::move(queue), {}};
+    if (record.ended_at || is_over(record) || is_changing(record.id)) continue;
+    if (!seams_.has_tokens(record.owner)) continue;
+    std::vector<std::uint32_t> queue = store_->unfinished(record.id);
+    std::ranges::reverse(queue);
+    front_ = Front{record.id, std::move(queue), {}};
     return true;
   }
   return false;
@@ -165,12 +199,8 @@ bool Batches::start_next() {
     return choose_front();
   }
   if (front_->queue.empty()) {
-    if (!lanes_.empty()) return false;
-    if (const auto ended = store_->end(front_->id, seams_.wall()); !ended) {
-      log::warning("batches: {}", ended.error().message);
-      pause(kPauseAfterFailure);
-      return false;
-    }
+    if (!lanes_.empty() || is_changing(front_->id)) return false;
+    begin_end(front_->id);
     front_.reset();
     return true;
   }
@@ -288,14 +318,14 @@ bool Batches::keep_result(std::string_view id, std::uint32_t index, const std::s
   return false;
 }
 
-Batches::Answer Batches::create(const std::vector<api::BatchRequest>& requests,
-                                const Asker& asker) {
+Batches::LaterAnswer Batches::create(const std::vector<api::BatchRequest>& requests,
+                                     const Asker& asker) {
   std::uint64_t bytes = 0;
   for (const api::BatchRequest& request : requests) {
     bytes += request.params.size() + api::kCustomIdBytesMax;
   }
-  if (!store_->has_room(bytes)) {
-    return std::unexpected(api::rate_limited(
+  if (!store_->has_room(creating_ + 1, creating_bytes_ + bytes)) {
+    co_return std::unexpected(api::rate_limited(
         fmt::format("{} batches are kept ({} at most) with {} bytes ({} at most); delete some",
                     store_->batches().size(), BatchStore::kBatchesMax, store_->bytes(),
                     BatchStore::kBytesMax),
@@ -305,10 +335,15 @@ Batches::Answer Batches::create(const std::vector<api::BatchRequest>& requests,
   record.owner = asker.owner;
   record.created_at = seams_.wall();
   record.expires_at = record.created_at + kExpireAfter;
-  const auto created = store_->create(std::move(record), requests);
-  if (!created) return std::unexpected(disk_error(created.error()));
-  log::info("{}: created with {} requests", created->id, created->requests);
-  return body(*created, asker);
+  BatchStore::Creation creation = store_->create(std::move(record), requests);
+  ++creating_;
+  creating_bytes_ += bytes;
+  const Result<void> created = co_await apply(std::move(creation.change));
+  --creating_;
+  creating_bytes_ -= bytes;
+  if (!created) co_return std::unexpected(disk_error(created.error()));
+  log::info("{}: created with {} requests", creation.record->id, creation.record->requests);
+  co_return body(*creation.record, asker);
 }
 
 const BatchRecord* Batches::find(std::string_view id, const Asker& asker) const {
@@ -347,30 +382,30 @@ Batches::Answer Batches::retrieve(std::string_view id, const Asker& asker) const
   return body(*record, asker);
 }
 
-Batches::Answer Batches::cancel(std::string_view id, const Asker& asker) {
+Batches::LaterAnswer Batches::cancel(const std::string& id, const Asker& asker) {
   const BatchRecord* record = find(id, asker);
-  if (record == nullptr) return std::unexpected(no_batch(id));
-  // One that has ended meanwhile is no error: its client could not know.
-  if (!record->ended_at) {
-    if (const auto canceled = store_->cancel(id, seams_.wall()); !canceled) {
-      return std::unexpected(disk_error(canceled.error()));
-    }
+  if (record == nullptr) co_return std::unexpected(no_batch(id));
+  // One that has ended meanwhile, or is just ending, is no error: its client could not know.
+  if (!record->ended_at && !is_changing(id)) {
+    const Result<void> canceled = co_await apply_to(id, store_->cancel(id, seams_.wall()));
+    if (!canceled) co_return std::unexpected(disk_error(canceled.error()));
   }
-  return body(*store_->find(id), asker);
+  co_return retrieve(id, asker);
 }
 
-Batches::Answer Batches::remove(std::string_view id, const Asker& asker) {
+Batches::LaterAnswer Batches::remove(const std::string& id, const Asker& asker) {
   const BatchRecord* record = find(id, asker);
-  if (record == nullptr) return std::unexpected(no_batch(id));
+  // One that is being removed is as good as gone.
+  if (record == nullptr || (record->ended_at && is_changing(id))) {
+    co_return std::unexpected(no_batch(id));
+  }
   if (!record->ended_at) {
-    return std::unexpected(api::invalid_request(
+    co_return std::unexpected(api::invalid_request(
         fmt::format("batch {} is still being processed; cancel it first", id)));
   }
-  const std::string gone(id);
-  if (const auto removed = store_->remove(gone); !removed) {
-    return std::unexpected(disk_error(removed.error()));
-  }
-  return api::deleted_batch_body(gone);
+  const Result<void> removed = co_await apply_to(id, store_->remove(id));
+  if (!removed) co_return std::unexpected(disk_error(removed.error()));
+  co_return api::deleted_batch_body(id);
 }
 
 std::expected<std::filesystem::path, api::ApiError> Batches::results(std::string_view id,

@@ -2,6 +2,7 @@
 // the time that nobody else wants.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
@@ -11,8 +12,10 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include <boost/asio/any_io_executor.hpp>
@@ -21,9 +24,11 @@
 #include "api/batches.h"
 #include "api/error.h"
 #include "api/messages.h"
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "gateway/batch_store.h"
 #include "gateway/buffer_account.h"
+#include "gateway/disk_thread.h"
 #include "gateway/traffic.h"
 #include "memory/monitor.h"
 #include "model/pool.h"
@@ -51,6 +56,7 @@ class Batches {
 
   struct Seams {
     boost::asio::any_io_executor executor;
+    DiskThread& disk;
     model::Pool& pool;
     memory::Monitor& monitor;
     BufferAccount& buffers;
@@ -77,17 +83,31 @@ class Batches {
   void stop();
   std::size_t running() const { return lanes_.size(); }
 
+  /// Of the batches that are kept, of all owners.
+  struct Status {
+    std::uint64_t in_progress = 0;
+    std::uint64_t canceling = 0;
+    std::uint64_t ended = 0;
+    std::uint64_t running = 0;     // Requests, as the next two.
+    std::uint64_t unfinished = 0;  // Without a result; those that run included.
+    std::array<std::uint64_t, std::tuple_size_v<api::BatchTally>> results{};  // By result.
+    Bytes stored;
+  };
+  Status status() const;
+
   /// Who asks, and what the URL of results begins with: "http://127.0.0.1:7777".
   struct Asker {
     std::string owner;
     std::string base_url;
   };
   using Answer = std::expected<std::string, api::ApiError>;
-  Answer create(const std::vector<api::BatchRequest>& requests, const Asker& asker);
+  using LaterAnswer = boost::asio::awaitable<Answer>;
   Answer list(std::string_view query, const Asker& asker) const;
   Answer retrieve(std::string_view id, const Asker& asker) const;
-  Answer cancel(std::string_view id, const Asker& asker);
-  Answer remove(std::string_view id, const Asker& asker);
+  // What these say is on the disk by then. The arguments must live as long.
+  LaterAnswer create(const std::vector<api::BatchRequest>& requests, const Asker& asker);
+  LaterAnswer cancel(const std::string& id, const Asker& asker);
+  LaterAnswer remove(const std::string& id, const Asker& asker);
   /// The file with the results of a batch that has ended, each line with an index in front.
   std::expected<std::filesystem::path, api::ApiError> results(std::string_view id,
                                                               const Asker& asker) const;
@@ -117,6 +137,13 @@ class Batches {
   /// Canceled or expired: nothing of it is started any more.
   bool is_over(const BatchRecord& record) const;
   void close_some();
+  boost::asio::awaitable<Result<void>> apply(BatchStore::Change change);
+  /// The same for a batch, which nothing else changes meanwhile.
+  boost::asio::awaitable<Result<void>> apply_to(std::string id, BatchStore::Change change);
+  bool is_changing(std::string_view id) const { return changing_.contains(id); }
+  /// All of it has a result: says so, once the results are on the disk.
+  void begin_end(const std::string& id);
+  boost::asio::awaitable<void> end(std::string id);
   void choose_closing();
   void take_back(Lane& lane);
   /// Whether one more may be tried at once.
@@ -138,6 +165,9 @@ class Batches {
   Lanes lanes_;  // The newest last.
   std::optional<Front> front_;
   std::optional<Closing> closing_;
+  std::set<std::string, std::less<>> changing_;  // Batches that are being written.
+  std::size_t creating_ = 0;                     // Batches that are not there yet, as the next one.
+  std::uint64_t creating_bytes_ = 0;
   TimePoint not_before_{};
   bool stopped_ = false;
 };

@@ -241,6 +241,35 @@ TEST_F(BatchesTest, ACanceledBatchEndsAndSaysWhatDidNotRun) {
   EXPECT_EQ(ask(server, cancel(id)).at("processing_status"), "ended") << "no error";
 }
 
+TEST_F(BatchesTest, MetricsTellBatchesAndTheirRequestsByState) {
+  TestServer server(options(2));
+  const auto shows = [&](const std::vector<std::string>& lines) {
+    const std::string body = server.answer(get("/metrics")).body;
+    for (const std::string& line : lines) {
+      EXPECT_NE(body.find("\n" + line + "\n"), std::string::npos) << line << "\n" << body;
+    }
+  };
+  const std::string endless = params("delay 2; endless word", R"("max_tokens":100000)");
+  const std::string runs =
+      params(server.once("slow 1") + "; delay 2; endless word", R"("max_tokens":100000)");
+  const std::string id = create(server, {params("say x"), params(""), runs, endless});
+  create(server, {params("say y")});
+  ASSERT_TRUE(server.wait_until([&] {
+    server.let_pass(milliseconds(1));
+    return server.once_happened();
+  }));
+  shows({R"(pensieve_kept_batches{state="in_progress"} 2)",
+         R"(pensieve_kept_batches{state="ended"} 0)",
+         R"(pensieve_batch_requests{state="waiting"} 2)",
+         R"(pensieve_batch_requests{state="running"} 1)",
+         R"(pensieve_batch_requests{state="succeeded"} 2)"});
+  ask(server, cancel(id));
+  shows({R"(pensieve_kept_batches{state="canceling"} 1)"});
+  counts_at_end(server, id);
+  shows({R"(pensieve_kept_batches{state="ended"} 1)",
+         R"(pensieve_batch_requests{state="canceled"} 2)"});
+}
+
 TEST_F(BatchesTest, WhatDidNotRunForADayHasExpired) {
   TestServer server(options());
   server.set_available(2560_MiB);

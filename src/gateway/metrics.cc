@@ -1,5 +1,6 @@
 #include "gateway/metrics.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <map>
@@ -289,6 +290,42 @@ void add_prefixes(MetricPage& page, std::string_view model, const model::Pool::S
   page.counter("pensieve_prefix_corrupt_total", "files", "Files that were damaged, and removed.",
                {"model"});
   sample(number(prefixes.corrupt));
+}
+
+void add_batches(MetricPage& page, const std::optional<Batches::Status>& status) {
+  page.gauge("pensieve_kept_batches", "batches", "Message batches that are kept, by state.",
+             {"state"});
+  if (status) {
+    page.sample(number(status->in_progress), {"in_progress"});
+    page.sample(number(status->canceling), {"canceling"});
+    page.sample(number(status->ended), {"ended"});
+  }
+  page.gauge("pensieve_batch_requests", "requests",
+             "Requests of the batches that are kept: those that wait, run, or have a result, by "
+             "which.",
+             {"state"});
+  if (status) {
+    const std::uint64_t running = std::min(status->running, status->unfinished);
+    page.sample(number(status->unfinished - running), {"waiting"});
+    page.sample(number(running), {"running"});
+    for (std::size_t i = 0; i < status->results.size(); ++i) {
+      page.sample(number(status->results.at(i)),
+                  {std::string(api::name(static_cast<api::BatchResult>(i)))});
+    }
+  }
+  page.gauge("pensieve_batch_stored_bytes", "bytes", "Files of the batches that are kept.");
+  if (status) page.sample(number(status->stored));
+}
+
+void add_connections(MetricPage& page, const std::optional<ConnectionTable::Status>& status) {
+  page.gauge("pensieve_open_connections", "connections", "Connections that are open now.");
+  if (status) page.sample(static_cast<double>(status->open));
+  page.counter("pensieve_evicted_connections_total", "connections",
+               "Connections that waited and were closed to make room for new ones.");
+  if (status) page.sample(number(status->evicted));
+  page.counter("pensieve_refused_connections_total", "connections",
+               "New connections that found no room.");
+  if (status) page.sample(number(status->refused));
 }
 
 void add_traffic(MetricPage& page, const Traffic& traffic, std::uint32_t requests_active) {

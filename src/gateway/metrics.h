@@ -3,9 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
+#include "gateway/batches.h"
 #include "gateway/buffer_account.h"
+#include "gateway/connection_table.h"
 #include "gateway/metric_page.h"
 #include "gateway/traffic.h"
 #include "memory/governor.h"
@@ -24,6 +27,9 @@ void add_pressure(MetricPage& page, const memory::Governor::Status& status);
 /// Figures of a worker are there only while there is one that is ready.
 void add_model(MetricPage& page, std::string_view model, const model::Pool::Status& status);
 void add_prefixes(MetricPage& page, std::string_view model, const model::Pool::Status& status);
+/// Without samples where there are none: no batches here, or nobody who counts connections.
+void add_batches(MetricPage& page, const std::optional<Batches::Status>& status);
+void add_connections(MetricPage& page, const std::optional<ConnectionTable::Status>& status);
 void add_traffic(MetricPage& page, const Traffic& traffic, std::uint32_t requests_active);
 
 }  // namespace pensieve::gateway

@@ -39,6 +39,8 @@ MetricPage whole_page() {
   add_pressure(page, memory::Governor::Status());
   add_model(page, "m", model);
   add_prefixes(page, "m", model);
+  add_batches(page, Batches::Status());
+  add_connections(page, ConnectionTable::Status());
   add_traffic(page, traffic, 0);
   return page;
 }
@@ -157,6 +159,31 @@ TEST(Metrics, TheWaysInWhichAMessageEndsAreToldApart) {
               std::string::npos)
         << end << body;
   }
+}
+
+TEST(Metrics, ConnectionsAreCounted) {
+  TestServer server;
+  HttpProbe idle = server.connect();
+  ASSERT_TRUE(server.wait_until([&] { return server.connections().size() == 1; }));
+  const std::string body = server.answer(get("/metrics")).body;
+  EXPECT_NE(body.find("\npensieve_open_connections 2\n"), std::string::npos) << body;
+  EXPECT_NE(body.find("\npensieve_evicted_connections_total 0\n"), std::string::npos);
+  EXPECT_NE(body.find("\npensieve_refused_connections_total 0\n"), std::string::npos);
+}
+
+TEST(Metrics, EvictedAndRefusedConnectionsAreTwoFigures) {
+  MetricPage page;
+  add_connections(page, ConnectionTable::Status{.open = 3, .evicted = 4, .refused = 5});
+  EXPECT_NE(page.text().find("\npensieve_open_connections 3\n"), std::string::npos);
+  EXPECT_NE(page.text().find("\npensieve_evicted_connections_total 4\n"), std::string::npos);
+  EXPECT_NE(page.text().find("\npensieve_refused_connections_total 5\n"), std::string::npos);
+}
+
+TEST(Metrics, WithoutBatchesTheirFiguresHaveNoSample) {
+  TestServer server;
+  const std::string body = server.answer(get("/metrics")).body;
+  EXPECT_NE(body.find("# TYPE pensieve_kept_batches gauge\n"), std::string::npos) << body;
+  EXPECT_EQ(body.find("\npensieve_kept_batches{"), std::string::npos) << body;
 }
 
 TEST(Metrics, AKeyIsAskedForAsElsewhere) {

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/timer.h"
 #include "gateway/connection_table.h"
+#include "gateway/disk_thread.h"
 #include "gateway/memory_log.h"
 #include "gateway/pressure_control.h"
 #include "memory/ledger.h"
@@ -50,6 +51,7 @@ class Server {
       : options_(options),
         clock_(clock),
         io_(1),
+        disk_(io_.get_executor()),
         monitor_(source, options.signals.get(), clock, options.monitor),
         governor_(options.governor),
         pool_(io_.get_executor(), clock, monitor_, ledger_, options.pool),
@@ -79,6 +81,7 @@ class Server {
   const ServerOptions options_;
   const Clock& clock_;
   asio::io_context io_;
+  DiskThread disk_;
   memory::Monitor monitor_;
   memory::Ledger ledger_;
   memory::Governor governor_;
@@ -102,6 +105,7 @@ std::expected<void, StartFailure> Server::run(
   on_started_ = on_started;
   monitor_.sample();
   if (auto listening = listen(); !listening) return listening;
+  service_.show_connections(connections_);
   open_batches();
   boost::system::error_code ignored;
   signals_.add(SIGINT, ignored);
@@ -128,7 +132,7 @@ void Server::open_batches() {
   if (options_.batches_directory.empty()) return;
   auto store = BatchStore::open(options_.batches_directory);
   if (store) {
-    service_.use_batches(io_.get_executor(), *std::move(store));
+    service_.use_batches(io_.get_executor(), disk_, *std::move(store));
   } else {
     log::warning("no message batches: {}", store.error().message);
     service_.refuse_batches("there are no message batches here: " + store.error().message);

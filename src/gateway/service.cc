@@ -149,7 +149,10 @@ asio::awaitable<void> Service::route(Exchange& exchange, const std::string& requ
     co_return co_await refuse_method(exchange, request_id, known->methods);
   }
   if (StatusPages::has(path)) {
-    auto page = pages_.page(path, {draining_, requests_active(), request.query, request_id});
+    StatusPages::Serving serving{draining_, requests_active(), request.query, request_id, {}, {}};
+    if (batches_) serving.batches = batches_->status();
+    if (connections_ != nullptr) serving.connections = connections_->status();
+    auto page = pages_.page(path, serving);
     co_return co_await reply(exchange, request_id, std::move(*page));
   }
   if (path.starts_with("/v1/models")) {

@@ -16,6 +16,7 @@
 #include "gateway/access.h"
 #include "gateway/batches.h"
 #include "gateway/buffer_account.h"
+#include "gateway/connection_table.h"
 #include "gateway/exchange.h"
 #include "gateway/key_limits.h"
 #include "gateway/status_pages.h"
@@ -54,12 +55,15 @@ class Service final : public RequestSink {
                                    const BufferShortage& shortage) override;
   BufferAccount& buffers() override { return buffers_; }
 
-  /// From now on there are message batches.
-  void use_batches(const boost::asio::any_io_executor& executor, std::unique_ptr<BatchStore> store);
+  /// From now on there are message batches. Borrows the thread.
+  void use_batches(const boost::asio::any_io_executor& executor, DiskThread& disk,
+                   std::unique_ptr<BatchStore> store);
   /// Why there are none: what clients are told that ask for them.
   void refuse_batches(std::string why) { no_batches_ = std::move(why); }
   /// Requests of batches that run now; not among requests_active().
   std::size_t batches_running() const { return batches_ ? batches_->running() : 0; }
+  /// /metrics shows these from now on. Borrows the table.
+  void show_connections(const ConnectionTable& connections) { connections_ = &connections; }
   /// Moves batches on; called after each sample of the memory, before pressure is acted on.
   void tick();
 
@@ -123,6 +127,7 @@ class Service final : public RequestSink {
   StatusPages pages_;
   KeyLimits limits_;
   bool draining_ = false;
+  const ConnectionTable* connections_ = nullptr;
   std::unique_ptr<Batches> batches_;
   std::string no_batches_ = "this server keeps no batches";
   std::vector<MessageRelay*> running_;  // Requests in messages() now, the newest last.

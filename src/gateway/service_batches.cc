@@ -32,11 +32,12 @@ Place place_of(std::string_view path) {
 
 }  // namespace
 
-void Service::use_batches(const asio::any_io_executor& executor,
+void Service::use_batches(const asio::any_io_executor& executor, DiskThread& disk,
                           std::unique_ptr<BatchStore> store) {
   batches_ = std::make_unique<Batches>(
       std::move(store),
       Batches::Seams{.executor = executor,
+                     .disk = disk,
                      .pool = pool_,
                      .monitor = monitor_,
                      .buffers = buffers_,
@@ -85,10 +86,16 @@ asio::awaitable<void> Service::route_batches(Exchange& exchange, const std::stri
   if (lists && request.method == "POST") co_return co_await create_batch(exchange, request_id);
   if (place.verb == "results") co_return co_await batch_results(exchange, request_id, place.id);
   const Batches::Asker who = asker(request);
-  const Batches::Answer answer = lists                        ? batches_->list(request.query, who)
-                                 : place.verb == "cancel"     ? batches_->cancel(place.id, who)
-                                 : request.method == "DELETE" ? batches_->remove(place.id, who)
-                                                              : batches_->retrieve(place.id, who);
+  Batches::Answer answer;
+  if (lists) {
+    answer = batches_->list(request.query, who);
+  } else if (place.verb == "cancel") {
+    answer = co_await batches_->cancel(place.id, who);
+  } else if (request.method == "DELETE") {
+    answer = co_await batches_->remove(place.id, who);
+  } else {
+    answer = batches_->retrieve(place.id, who);
+  }
   if (!answer) co_return co_await fail(exchange, request_id, answer.error());
   co_await reply(exchange, request_id, json(200, *answer));
 }
@@ -101,7 +108,8 @@ asio::awaitable<void> Service::create_batch(Exchange& exchange, const std::strin
   parsing->give_back();
   exchange.release_body();
   if (!requests) co_return co_await fail(exchange, request_id, requests.error());
-  const Batches::Answer created = batches_->create(*requests, asker(exchange.request()));
+  const Batches::Asker who = asker(exchange.request());
+  const Batches::Answer created = co_await batches_->create(*requests, who);
   if (!created) co_return co_await fail(exchange, request_id, created.error());
   co_await reply(exchange, request_id, json(200, *created));
 }

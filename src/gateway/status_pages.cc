@@ -105,6 +105,8 @@ HttpResponse StatusPages::metrics(const Serving& serving) {
   add_pressure(page, governor_.status(clock_.now()));
   add_model(page, pool_.model().id, pool_.status());
   add_prefixes(page, pool_.model().id, pool_.status());
+  add_batches(page, serving.batches);
+  add_connections(page, serving.connections);
   add_traffic(page, traffic_, serving.requests_active);
   HttpResponse response;
   response.content_type = kMetricsContentType;

@@ -7,7 +7,9 @@
 #include <string_view>
 
 #include "base/clock.h"
+#include "gateway/batches.h"
 #include "gateway/buffer_account.h"
+#include "gateway/connection_table.h"
 #include "gateway/exchange.h"
 #include "gateway/traffic.h"
 #include "memory/governor.h"
@@ -29,6 +31,8 @@ class StatusPages {
     std::uint32_t requests_active = 0;
     std::string_view query;  // Of the request: the part of its URL after the "?".
     std::string_view request_id;
+    std::optional<Batches::Status> batches;
+    std::optional<ConnectionTable::Status> connections;
   };
 
   StatusPages(const model::Pool& pool, memory::Monitor& monitor, const memory::Ledger& ledger,

@@ -75,10 +75,11 @@ TestServer::TestServer(Options options)
       acceptor_(io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0)) {
   memory.set_available(8_GiB);
   monitor_.sample();
+  service_.show_connections(table_);
   if (!options_.batches_directory.empty()) {
     auto store = BatchStore::open(options_.batches_directory);
     EXPECT_TRUE(store) << store.error().message;
-    service_.use_batches(io_.get_executor(), *std::move(store));
+    service_.use_batches(io_.get_executor(), disk_, *std::move(store));
   }
   asio::co_spawn(io_, accept(), asio::detached);
 }

@@ -109,6 +109,7 @@ class TestServer {
   TemporaryFolder folder_;
   const Options options_;
   boost::asio::io_context io_{1};
+  DiskThread disk_{io_.get_executor()};
   memory::Monitor monitor_;
   memory::Ledger ledger_;
   memory::Governor governor_;
