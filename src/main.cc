@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cmath>
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -66,6 +67,14 @@ std::vector<gateway::ApiKey> keys_of(const config::Settings& settings) {
   return keys;
 }
 
+/// In the folder of our state. Servers with other ports count for themselves; two that wrote into
+/// one file would forget each other's.
+std::string key_use_path(std::uint16_t port) {
+  const std::filesystem::path estimates(model::default_estimates_path());
+  if (estimates.empty()) return {};
+  return estimates.parent_path() / fmt::format("key-use-{}.json", port);
+}
+
 gateway::ServerOptions server_options(const config::Settings& settings, model::ModelFile model) {
   const memory::Floors floors = floors_of(settings);
   gateway::ServerOptions options;
@@ -79,6 +88,7 @@ gateway::ServerOptions server_options(const config::Settings& settings, model::M
   options.service.model_aliases = settings.models.aliases;
   options.service.model_aliases.push_back(settings.model);
   options.batches_directory = settings.batches.directory;
+  options.key_use_path = key_use_path(settings.port);
   options.service.waiting_max = settings.server.queue_max;
   options.service.buffers = {
       .bytes_max = Bytes(std::uint64_t{settings.server.buffers_max_mb} << 20), .floors = floors};

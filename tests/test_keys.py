@@ -57,6 +57,19 @@ def test_a_key_that_has_used_up_its_day_is_told_once(server):
     assert raised.value.response.headers["x-should-retry"] == "false"
 
 
+def test_a_restart_gives_no_new_budget(serve_script, tmp_path):
+    env = {**KEYS, "XDG_STATE_HOME": str(tmp_path / "state")}
+    first = serve_script(env=env)
+    hello(client_of(first, "open-3"), "script: say one two three four five")
+    first.stop()
+    kept = (tmp_path / "state/pensieve/key-use-0.json").read_text()
+    assert '"small":' in kept and "open-" not in kept
+    second = serve_script(env=env)
+    with pytest.raises(anthropic.RateLimitError):
+        hello(client_of(second, "open-3"))
+    assert hello(client_of(second, "open-1"))
+
+
 def test_a_batch_belongs_to_the_key_that_created_it(server):
     alice, ci = client_of(server, "open-1"), client_of(server, "open-2")
     batch = alice.messages.batches.create(requests=[{"custom_id": "a", "params": body("x")}])

@@ -1,6 +1,7 @@
 // How much each API key uses now and has used today, and whether that is within its limits.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <expected>
 #include <functional>
@@ -11,13 +12,14 @@
 
 #include "api/error.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "gateway/access.h"
 
 namespace pensieve::gateway {
 
 /// Counts by the name of the key; a server without keys has one name, the empty one, and no limit.
 /// Tokens are those that were computed: input that was found in a cache is free. A day is one in
-/// UTC; a restart of the server forgets what was used of it.
+/// UTC; what was used of it outlives the server in gateway/key_use_file.
 ///
 /// A request may pass the limit of tokens while it runs, as nobody knows before how long its answer
 /// is; the next one is refused then.
@@ -47,6 +49,15 @@ class KeyLimits {
   /// False once its tokens of the day are used up.
   bool has_tokens(const ApiKey& key);
   void spend(std::string_view name, std::uint64_t tokens);
+  /// How often something was spent since the start.
+  std::uint64_t spendings() const { return spendings_; }
+
+  /// What was used today, by name: JSON.
+  std::string text() const;
+  /// Adds what `text` says of today. Errors: kInvalidArgument; nothing has changed then.
+  Result<void> restore(std::string_view text);
+  /// Names in such a text; one with more is an error.
+  static constexpr std::size_t kNamesMax = 1024;
 
  private:
   struct Use {
@@ -58,7 +69,8 @@ class KeyLimits {
   Use& use_of(std::string_view name);
 
   const std::function<WallTime()> wall_;
-  std::map<std::string, Use, std::less<>> uses_;  // At most one for each key in the settings.
+  std::map<std::string, Use, std::less<>> uses_;  // Of keys in the settings, and of restore().
+  std::uint64_t spendings_ = 0;
 };
 
 }  // namespace pensieve::gateway

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <optional>
 #include <set>
@@ -68,6 +69,7 @@ class Server {
   std::expected<void, StartFailure> run(const std::function<void(const Started&)>& on_started);
 
  private:
+  void keep_key_use();
   void open_batches();
   std::expected<void, StartFailure> listen();
   asio::awaitable<void> load_model();
@@ -106,6 +108,7 @@ std::expected<void, StartFailure> Server::run(
   monitor_.sample();
   if (auto listening = listen(); !listening) return listening;
   service_.show_connections(connections_);
+  keep_key_use();
   open_batches();
   boost::system::error_code ignored;
   signals_.add(SIGINT, ignored);
@@ -125,6 +128,18 @@ std::expected<void, StartFailure> Server::run(
   }
   if (failure_) return std::unexpected(*failure_);
   return {};
+}
+
+void Server::keep_key_use() {
+  const auto& keys = options_.service.access.keys;
+  const bool has_budgets =
+      std::ranges::any_of(keys, [](const ApiKey& key) { return key.tokens_per_day_max > 0; });
+  if (!has_budgets) return;
+  if (options_.key_use_path.empty()) {
+    log::warning("there is no folder for what keys have used today: it is forgotten at the end");
+    return;
+  }
+  service_.keep_key_use(options_.key_use_path, io_.get_executor(), disk_);
 }
 
 /// A server without batches is better than none.
@@ -281,6 +296,7 @@ asio::awaitable<void> Server::drain() {
     timer.expires_after(kDrainInterval);
     co_await timer.async_wait(kNoThrow);
   }
+  service_.save_key_use();  // Of requests that were cut off, too. Runs on until io_ has run dry.
   signals_.cancel();
   sample_timer_.cancel();
   drained_ = true;

@@ -28,6 +28,7 @@ struct ServerOptions {
   ConnectionLimits connection;
   Service::Options service;
   std::string batches_directory;  // For message batches; empty: there are none.
+  std::string key_use_path;       // What keys have used of the day; empty: forgotten at the end.
   memory::Monitor::Options monitor;
   std::shared_ptr<memory::SignalSource> signals;  // Beside the available figure; empty: none.
   memory::Governor::Options governor;

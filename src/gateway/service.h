@@ -19,6 +19,7 @@
 #include "gateway/connection_table.h"
 #include "gateway/exchange.h"
 #include "gateway/key_limits.h"
+#include "gateway/key_use_file.h"
 #include "gateway/status_pages.h"
 #include "gateway/traffic.h"
 #include "memory/governor.h"
@@ -62,6 +63,15 @@ class Service final : public RequestSink {
   void refuse_batches(std::string why) { no_batches_ = std::move(why); }
   /// Requests of batches that run now; not among requests_active().
   std::size_t batches_running() const { return batches_ ? batches_->running() : 0; }
+  /// What keys use of the day is kept in this file from now on. Borrows the thread.
+  void keep_key_use(const std::string& path, const boost::asio::any_io_executor& executor,
+                    DiskThread& disk) {
+    key_use_ = std::make_unique<KeyUseFile>(path, limits_, executor, disk, clock_);
+  }
+  /// Begins to save what is not saved yet: for the end.
+  void save_key_use() {
+    if (key_use_) key_use_->save();
+  }
   /// /metrics shows these from now on. Borrows the table.
   void show_connections(const ConnectionTable& connections) { connections_ = &connections; }
   /// Moves batches on; called after each sample of the memory, before pressure is acted on.
@@ -126,6 +136,7 @@ class Service final : public RequestSink {
   Traffic traffic_;
   StatusPages pages_;
   KeyLimits limits_;
+  std::unique_ptr<KeyUseFile> key_use_;
   bool draining_ = false;
   const ConnectionTable* connections_ = nullptr;
   std::unique_ptr<Batches> batches_;

@@ -57,6 +57,7 @@ void Service::use_batches(const asio::any_io_executor& executor, DiskThread& dis
 }
 
 void Service::tick() {
+  if (key_use_) key_use_->tick();
   if (batches_) batches_->tick();
 }
 

@@ -76,6 +76,9 @@ TestServer::TestServer(Options options)
   memory.set_available(8_GiB);
   monitor_.sample();
   service_.show_connections(table_);
+  if (!options_.key_use_path.empty()) {
+    service_.keep_key_use(options_.key_use_path, io_.get_executor(), disk_);
+  }
   if (!options_.batches_directory.empty()) {
     auto store = BatchStore::open(options_.batches_directory);
     EXPECT_TRUE(store) << store.error().message;
@@ -92,6 +95,7 @@ TestServer::~TestServer() {
     if (const auto connection = weak.lock()) connection->abort();
   }
   // No grace: the clock stands still. A worker that is well is faster than the next look at it.
+  service_.save_key_use();
   pool_.shut_down(Duration::zero());
   io_.restart();
   io_.run_for(kPatience);

@@ -58,6 +58,7 @@ class TestServer {
     memory::Monitor::Options monitor;
     memory::Governor::Options governor;
     std::string batches_directory;  // Empty: no message batches.
+    std::string key_use_path;       // Empty: what keys use of the day is not kept.
 
     static model::Pool::Options default_pool();
   };
