@@ -16,9 +16,11 @@ set(llama_build ${PENSIEVE_LLAMA_PREFIX}/build)
 add_library(llama_cpp INTERFACE)
 target_include_directories(llama_cpp SYSTEM INTERFACE
   ${llama_source}/include ${llama_source}/ggml/include ${llama_source}/common
-  ${llama_source}/vendor ${llama_source}/src)
+  ${llama_source}/vendor ${llama_source}/src ${llama_source}/tools/mtmd)
 # The order is the link order: a library stands before those that it uses.
 target_link_libraries(llama_cpp INTERFACE
+  ${llama_build}/tools/mtmd/libmtmd.a
+  ${llama_build}/vendor/hash/libvendor-hash.a
   ${llama_build}/common/libllama-common.a
   ${llama_build}/common/libllama-common-base.a
   ${llama_build}/vendor/cpp-httplib/libcpp-httplib.a

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Gets llama.cpp from its pinned source package, checks the hash, and builds it once into the cache.
 #
-#   scripts/setup/llama.sh            builds libllama, ggml and llama-common; prints the prefix
+#   scripts/setup/llama.sh            builds libllama, ggml, llama-common and mtmd (images); prints
+#                                     the prefix
 #   scripts/setup/llama.sh server     builds llama-server from the same source as well (bench only)
 #
 # The cache key is version, flags, compiler and processor, so a change of any of them builds anew.
@@ -62,6 +63,12 @@ if [ ! -f "$prefix/built" ]; then
   build llama llama-common
   touch "$prefix/built"
   say "Built llama.cpp in $((SECONDS - started)) s."
+fi
+# A mark of its own: caches that were made without it only lack this.
+if [ ! -f "$prefix/built-mtmd" ]; then
+  say "Building llama.cpp's image encoder (1 to 2 minutes on 2 cores) ..."
+  build mtmd
+  touch "$prefix/built-mtmd"
 fi
 if [ "${1:-}" = server ] && [ ! -f "$prefix/built-server" ]; then
   say "Building llama-server from the same source (2 to 4 minutes on 2 cores) ..."

@@ -41,6 +41,11 @@ std::size_t find_control(std::string_view text, const ControlTexts& control, std
   return std::string_view::npos;
 }
 
+std::string mark_for(GuardedPrompt& guarded, Hidden hidden) {
+  guarded.hidden.push_back(std::move(hidden));
+  return fmt::format("{}{}{}", guarded.open, guarded.hidden.size() - 1, kMarkClose);
+}
+
 void hide_controls(std::string& text, const ControlTexts& control, GuardedPrompt& guarded) {
   std::size_t at = find_control(text, control, 0);
   if (at == std::string_view::npos) return;
@@ -49,12 +54,20 @@ void hide_controls(std::string& text, const ControlTexts& control, GuardedPrompt
   for (; at != std::string_view::npos; at = find_control(text, control, done)) {
     safe.append(text, done, at - done);
     const std::size_t length = control.match(std::string_view(text).substr(at));
-    safe += fmt::format("{}{}{}", guarded.open, guarded.hidden.size(), kMarkClose);
-    guarded.hidden.push_back(text.substr(at, length));
+    safe += mark_for(guarded, {text.substr(at, length)});
     done = at + length;
   }
   safe.append(text, done);
   text = std::move(safe);
+}
+
+/// From the last to the first: what is put in must not move the places that are to come.
+void hide_images(const std::vector<Image>& images, Message& message, GuardedPrompt& guarded) {
+  for (auto image = images.rbegin(); image != images.rend(); ++image) {
+    PENSIEVE_CHECK(image->at <= message.text.size());
+    message.text.insert(image->at, mark_for(guarded, {{}, &*image}));
+  }
+  message.images.clear();
 }
 
 }  // namespace
@@ -79,6 +92,9 @@ GuardedPrompt guard(const Prompt& prompt, const ControlTexts& control) {
   for_each_text(guarded.prompt, [&](const std::string& text) {
     while (text.find(guarded.open) != std::string::npos) guarded.open += kMarkLonger;
   });
+  for (std::size_t i = 0; i < prompt.messages.size(); ++i) {
+    hide_images(prompt.messages[i].images, guarded.prompt.messages[i], guarded);
+  }
   for_each_text(guarded.prompt, [&](std::string& text) { hide_controls(text, control, guarded); });
   return guarded;
 }

@@ -30,16 +30,23 @@ class ControlTexts {
   std::array<bool, 256> is_first_{};
 };
 
-/// A prompt whose control texts are replaced by marks, and what each mark stands for. A mark is
-/// `open`, the index into `hidden` in decimal, and a closing character: templates put texts in any
-/// order, and may leave some out.
+/// What a mark stands for: a text, or a picture.
+struct Hidden {
+  std::string text;
+  const Image* image = nullptr;
+};
+
+/// A prompt whose control texts and images are replaced by marks, and what each mark stands for. A
+/// mark is `open`, the index into `hidden` in decimal, and a closing character: templates put texts
+/// in any order, and may leave some out.
 struct GuardedPrompt {
   Prompt prompt;
   std::string open;  // Occurs in no text of the original prompt.
-  std::vector<std::string> hidden;
+  std::vector<Hidden> hidden;
 };
 
-/// Hides the control texts in everything that a client wrote: messages, calls, results, tools.
+/// Hides the control texts in everything that a client wrote: messages, calls, results, tools; and
+/// puts marks where images stand. Ownership: the images stay those of `prompt`.
 GuardedPrompt guard(const Prompt& prompt, const ControlTexts& control);
 
 struct GuardMark {

@@ -18,7 +18,8 @@ class ControlGuardTest : public testing::Test {
     std::string out;
     while (const auto mark = next_mark(text, guarded)) {
       out += text.substr(0, mark->at);
-      out += "[" + guarded.hidden[mark->index] + "]";
+      const Hidden& hidden = guarded.hidden[mark->index];
+      out += hidden.image != nullptr ? "{" + hidden.image->base64 + "}" : "[" + hidden.text + "]";
       text.remove_prefix(mark->at + mark->length);
     }
     return out + std::string(text);
@@ -46,6 +47,19 @@ TEST_F(ControlGuardTest, EveryTextOfAClientIsGuarded) {
   // Whatever order a template puts them in.
   EXPECT_EQ(restored(guarded.prompt.tools[0].parameters + guarded.prompt.messages[1].text, guarded),
             R"({"p":"[<|end|>]"}a[<|end|>])");
+}
+
+TEST_F(ControlGuardTest, ImagesStandWhereTheyStood) {
+  Message message{Role::kUser, "<|end|>see this"};
+  message.images = {{0, "image/png", "AA==", ""},
+                    {11, "image/png", "BB==", ""},
+                    {11, "image/png", "CC==", ""},
+                    {15, "image/png", "DD==", ""}};
+  const Prompt prompt{.messages = {message}};
+  const GuardedPrompt guarded = guard(prompt, control_);
+  EXPECT_EQ(restored(guarded.prompt.messages[0].text, guarded),
+            "{AA==}[<|end|>]see {BB==}{CC==}this{DD==}");
+  EXPECT_TRUE(guarded.prompt.messages[0].images.empty());
 }
 
 TEST_F(ControlGuardTest, TextWithoutControlTextsIsLeftAlone) {

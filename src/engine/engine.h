@@ -20,6 +20,28 @@ namespace pensieve::engine {
 
 using Token = std::int32_t;
 
+/// Positions that hold a part of a picture instead of a token have a negative value: the hash of
+/// the picture's file and of the position in it, in 30 bits, and whether it is the first position.
+/// So lists of tokens are all that tells prefixes apart: the same picture is the same tokens, and
+/// another one is not, at any position.
+constexpr bool is_image(Token token) {
+  return token < 0;
+}
+constexpr bool starts_image(Token token) {
+  return token < 0 && (static_cast<std::uint32_t>(~token) >> 30) == 1;
+}
+constexpr Token image_token(std::uint32_t hash, bool is_first) {
+  return ~static_cast<Token>((hash & 0x3FFFFFFFU) | (is_first ? 1U << 30 : 0U));
+}
+
+/// How many of the first `tokens` tokens end where no picture is cut.
+constexpr std::uint32_t whole_images(std::span<const Token> all, std::uint32_t tokens) {
+  while (tokens > 0 && tokens < all.size() && is_image(all[tokens]) && !starts_image(all[tokens])) {
+    --tokens;
+  }
+  return tokens;
+}
+
 /// One of the `sequences_max` places in the KV cache, counted from 0. A sequence is the list of
 /// tokens that its place holds; the caller keeps that list, the engine keeps the KV of it.
 using SequenceId = std::uint32_t;
@@ -44,6 +66,7 @@ struct Sampling {
 
 struct LoadOptions {
   std::string model_path;
+  std::string projector_path = {};  // What reads images for the model; empty: it cannot see.
   /// The window: most tokens that one sequence may hold. 0: what the model was trained for.
   std::uint32_t context_tokens = 0;
   /// Cells of the KV cache at first, shared by all sequences; resize() changes them. 0: the window.
@@ -64,10 +87,12 @@ struct MemoryEstimate {
   Bytes weights_copied;  // Anonymous copies of weights (repacking, no mmap).
   Bytes kv;
   Bytes compute;
-  Bytes process;  // Vocabulary, allocator, stacks, code.
+  Bytes process;   // Vocabulary, allocator, stacks, code.
+  Bytes images{};  // The projector: weights, buffers, pictures while they are read.
 
   constexpr Bytes anonymous() const {
-    return Bytes(weights_copied.count() + kv.count() + compute.count() + process.count());
+    return Bytes(weights_copied.count() + kv.count() + compute.count() + process.count() +
+                 images.count());
   }
   constexpr Bytes total() const { return Bytes(anonymous().count() + weights_mapped.count()); }
 };
@@ -105,14 +130,23 @@ struct ModelInfo {
 /// What one sequence contributes to a step: its next tokens, in order, after those it holds.
 struct StepInput {
   SequenceId sequence = 0;
-  std::span<const Token> tokens;  // At least one.
-  bool samples = false;           // Sample the token that follows the last of `tokens`.
+  /// At least one. Either no part of a picture, or one whole picture (from starts_image() to the
+  /// next token that starts one or is none), which is then the only input of the step.
+  std::span<const Token> tokens;
+  bool samples = false;  // Sample the token that follows the last of `tokens`.
 };
 
 /// What an answer may look like, in the engine's own form (a compiled grammar).
 class AnswerShape {
  public:
   virtual ~AnswerShape() = default;
+};
+
+/// The files of a prompt's pictures, and where they stand among its tokens, in the engine's own
+/// form.
+class PromptImages {
+ public:
+  virtual ~PromptImages() = default;
 };
 
 /// A prompt that is ready to be processed, and what belongs to its answer.
@@ -125,6 +159,7 @@ struct Prepared {
   /// What stands in front of what `parser` reads; empty where the parser sees to it, or where the
   /// model does not think.
   std::optional<ThinkingForm> thinking = std::nullopt;
+  std::shared_ptr<const PromptImages> images = nullptr;  // Null: there are none.
 };
 
 /// Shows that work inside a long call goes on; a watchdog tells "slow" from "hung" by it.
@@ -172,6 +207,11 @@ class Engine {
   virtual void set_shape(SequenceId /*sequence*/, std::shared_ptr<const AnswerShape> /*shape*/,
                          std::span<const Token> /*answer*/) {}
 
+  /// What the picture tokens of `sequence` stand for, by their positions; needed while a prompt
+  /// that has pictures is processed. Null frees it.
+  virtual void set_images(SequenceId /*sequence*/, std::shared_ptr<const PromptImages> /*images*/) {
+  }
+
   /// Forgets all of `sequence` after its first `tokens` tokens and returns how many it really
   /// kept: fewer, down to 0, where the engine cannot go back so far (sliding windows).
   virtual std::uint32_t keep_prefix(SequenceId sequence, std::uint32_t tokens) = 0;
@@ -181,8 +221,10 @@ class Engine {
   virtual std::uint32_t share_prefix(SequenceId from, SequenceId to, std::uint32_t tokens) = 0;
 
   /// Processes all inputs in one batch and appends one sampled token per input that samples, in
-  /// the order of the inputs. REQUIRES: the sum of tokens <= step_tokens_max, no sequence twice.
-  /// kOutOfMemory: no free cells; no sequence has changed.
+  /// the order of the inputs. REQUIRES: the sum of tokens <= step_tokens_max, or the step is one
+  /// picture; no sequence twice.
+  /// kOutOfMemory: no free cells; no sequence has changed. kInvalidArgument: the picture that the
+  /// step is cannot be processed; no sequence has changed.
   virtual Result<void> step(std::span<const StepInput> inputs, std::vector<Token>& sampled) = 0;
 
   /// Gives back what the engine's allocator keeps for later (never KV). Returns the bytes that

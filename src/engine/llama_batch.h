@@ -45,6 +45,13 @@ class LlamaBatch {
             sequence_pointers_.data(),
             outputs_.data()};
   }
+  /// The same positions with rows of embeddings in place of the tokens; they stay the caller's.
+  llama_batch view_of(const float* rows) {
+    llama_batch batch = view();
+    batch.token = nullptr;
+    batch.embd = const_cast<float*>(rows);  // llama_decode() only reads it.
+    return batch;
+  }
 
  private:
   std::size_t size_ = 0;

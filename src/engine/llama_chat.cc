@@ -16,6 +16,7 @@
 #include "engine/answer_grammar.h"
 #include "engine/control_guard.h"
 #include "engine/llama_native.h"
+#include "engine/llama_vision.h"
 #include "engine/prompt_forms.h"
 #include "engine/structural_tag.h"
 #include "engine/tool_text.h"
@@ -98,8 +99,9 @@ enum class CallForm : std::uint8_t {
 }  // namespace
 
 struct LlamaChat::Impl {
-  Impl(const llama_model* model, const std::string& template_source)
+  Impl(const llama_model* model, const std::string& template_source, const LlamaVision* images)
       : vocab(llama_model_get_vocab(model)),
+        vision(images),
         control(control_texts(vocab)),
         templates(common_chat_templates_init(
             model, template_source.empty() ? stand_in(model) : template_source)),
@@ -292,20 +294,35 @@ struct LlamaChat::Impl {
 
   /// As llama-server does: llama-common takes off a BOS that the template wrote where the
   /// tokenizer adds one, and the tokenizer adds it. So it stands there once either way.
-  std::vector<Token> tokens_of(std::string_view text, const GuardedPrompt& guarded) const {
-    std::vector<Token> tokens;
+  Result<void> append_all(std::string_view text, const GuardedPrompt& guarded,
+                          Prepared& written) const {
+    auto images = std::make_shared<LlamaImages>();
     bool is_first = true;
     while (const std::optional<GuardMark> mark = next_mark(text, guarded)) {
-      append_tokens(text.substr(0, mark->at), is_first, true, tokens);
-      append_tokens(guarded.hidden[mark->index], false, false, tokens);
+      append_tokens(text.substr(0, mark->at), is_first, true, written.tokens);
+      const Hidden& hidden = guarded.hidden[mark->index];
+      if (hidden.image == nullptr) {
+        append_tokens(hidden.text, false, false, written.tokens);
+      } else if (Result<void> put = show_image(*hidden.image, written.tokens, *images); !put) {
+        return put;
+      }
       text.remove_prefix(mark->at + mark->length);
       is_first = false;
     }
-    append_tokens(text, is_first, true, tokens);
-    return tokens;
+    append_tokens(text, is_first, true, written.tokens);
+    if (!images->parts.empty()) written.images = std::move(images);
+    return {};
+  }
+
+  Result<void> show_image(const Image& image, std::vector<Token>& tokens,
+                          LlamaImages& images) const {
+    if (vision != nullptr) return vision->append(image, tokens, images);
+    return fail(Code::kInvalidArgument,
+                fmt::format("{}: this model cannot read images", image.field));
   }
 
   const llama_vocab* const vocab;
+  const LlamaVision* const vision;  // Null: the model cannot see.
   const ControlTexts control;
   const common_chat_templates_ptr templates;
   mutable std::mutex mutex;  // Of templates: rendering is not known to be free of shared state.
@@ -320,13 +337,14 @@ LlamaChat::LlamaChat(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 LlamaChat::~LlamaChat() = default;
 
 Result<std::unique_ptr<LlamaChat>> LlamaChat::create(const llama_model* model,
-                                                     const std::string& template_source) {
+                                                     const std::string& template_source,
+                                                     const LlamaVision* vision) {
   // llama-common logs through a thread of its own, straight to the terminal; what matters of it
   // comes back as an error.
   common_log_set_verbosity_thold(-1);
   try {
     return std::unique_ptr<LlamaChat>(
-        new LlamaChat(std::make_unique<Impl>(model, template_source)));
+        new LlamaChat(std::make_unique<Impl>(model, template_source, vision)));
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& error) {
@@ -358,7 +376,10 @@ Result<Prepared> LlamaChat::write(const Prompt& prompt) const {
   const Result<std::string> text = render(guarded.prompt);
   if (!text) return std::unexpected(text.error());
   try {
-    Prepared written{.tokens = impl_->tokens_of(*text, guarded)};
+    Prepared written;
+    if (Result<void> appended = impl_->append_all(*text, guarded, written); !appended) {
+      return std::unexpected(appended.error());
+    }
     if (written.tokens.empty()) return fail(Code::kInvalidArgument, "the prompt has no tokens");
     if (!prompt.continues_last) written.thinking = impl_->thinking_after(*text);
     return written;

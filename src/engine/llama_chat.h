@@ -14,6 +14,7 @@ struct llama_model;
 namespace pensieve::engine {
 
 class AnswerGrammars;
+class LlamaVision;
 
 /// As chat templates call it.
 const char* role_name(Role role);
@@ -23,14 +24,17 @@ const char* role_name(Role role);
 /// merely looks like a control token (`<|im_end|>` typed by a user) becomes plain text tokens, so a
 /// message cannot end its own turn.
 ///
-/// Ownership: borrows the model, which must outlive it.
+/// Ownership: borrows the model and what reads images, which must outlive it.
 /// Thread-safety: const functions may be called from any thread; rendering takes turns.
-/// Errors: kInvalidArgument with the template's own words. Nothing is thrown.
+/// Errors: kInvalidArgument with the template's own words, or about an image; kUnavailable as
+/// LlamaVision::append() has it. Nothing is thrown.
 class LlamaChat {
  public:
-  /// `template_source`, where not empty, stands in for the model's own template.
+  /// `template_source`, where not empty, stands in for the model's own template. `vision` reads
+  /// images; null: a prompt with images is refused.
   static Result<std::unique_ptr<LlamaChat>> create(const llama_model* model,
-                                                   const std::string& template_source = "");
+                                                   const std::string& template_source = "",
+                                                   const LlamaVision* vision = nullptr);
   ~LlamaChat();
 
   /// The text that is tokenised, without a BOS that the tokenizer adds.

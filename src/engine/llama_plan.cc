@@ -11,8 +11,10 @@
 
 #include <fmt/core.h>
 #include <llama-ext.h>
+#include <mtmd.h>
 
 #include "base/log.h"
+#include "engine/llama_vision.h"
 
 namespace pensieve::engine {
 namespace {
@@ -125,6 +127,11 @@ Result<Plan> plan_opened(LoadOptions options) {
   plan.estimate.process = process_bytes(
       options,
       static_cast<std::uint64_t>(llama_vocab_n_tokens(llama_model_get_vocab(model.get()))));
+  if (!options.projector_path.empty()) {
+    const Result<Bytes> images = projector_bytes(options.projector_path);
+    if (!images) return std::unexpected(images.error());
+    plan.estimate.images = *images;
+  }
   return plan;
 }
 
@@ -134,6 +141,7 @@ void start_llama() {
   static std::once_flag once;
   std::call_once(once, [] {
     llama_log_set(on_log, nullptr);
+    mtmd_log_set(on_log, nullptr);
     llama_backend_init();
   });
 }

@@ -2,6 +2,7 @@
 // answer may look like. Plain values; JSON stays text here.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -23,6 +24,19 @@ struct ToolCall {
   bool operator==(const ToolCall&) const = default;
 };
 
+/// A picture that stands in a text. What is in the file only the engine finds out.
+struct Image {
+  std::size_t at = 0;      // Byte of the text in front of which it stands; may be its end.
+  std::string media_type;  // "image/png"
+  std::string base64;      // The file; is_base64() holds.
+  std::string field = {};  // Where the request has it, for errors: "messages.0.content.1".
+
+  bool operator==(const Image&) const = default;
+};
+
+/// Most characters of base64 that the images of one prompt have together.
+inline constexpr std::size_t kImageCharactersMax = std::size_t{16} << 20;
+
 /// One turn in canonical form: neighbours never share a role, except that a kSystem message may
 /// stand anywhere and is rendered where it stands, and that each kTool message is one result.
 struct Message {
@@ -32,6 +46,7 @@ struct Message {
   std::vector<ToolCall> calls = {};  // kAssistant: come after `text`.
   std::string tool_call_id = {};     // kTool.
   std::string tool_name = {};        // kTool; empty where the call is not in the conversation.
+  std::vector<Image> images = {};    // kUser and kTool: in `text`, in order.
 
   bool operator==(const Message&) const = default;
 };
