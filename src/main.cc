@@ -229,7 +229,8 @@ int serve(const config::LoadedSettings& loaded) {
   std::signal(SIGPIPE, SIG_IGN);
   ::umask(S_IRWXG | S_IRWXO);
   const model::Catalogue catalogue(settings.models.directory);
-  Result<model::ModelFile> model = catalogue.resolve(settings.model, config::name(settings.engine));
+  Result<model::ModelFile> model =
+      catalogue.resolve(settings.model, config::name(settings.engine), settings.models.projector);
   if (!model) {
     fmt::print(stderr, "pensieve: {}\n", model.error().message);
     return cli::status(cli::ExitCode::kModelUnavailable);
@@ -411,6 +412,7 @@ cli::PlanReport report_of(const model::PlanQuestion& question, const model::Plan
                          .kv_bytes = estimate.kv.count(),
                          .compute_bytes = estimate.compute.count(),
                          .process_bytes = estimate.process.count(),
+                         .image_bytes = estimate.images.count(),
                          .raised_bytes = answer.raised.count(),
                          .lowered_bytes = answer.lowered.count(),
                          .largest_now = answer.largest_now,
@@ -431,7 +433,8 @@ cli::PlanReport report_of(const model::PlanQuestion& question, const model::Plan
 std::expected<cli::PlanReport, cli::PlanFailure> plan(const config::Settings& settings,
                                                       const std::optional<cli::MemoryNow>& server) {
   const model::Catalogue catalogue(settings.models.directory);
-  Result<model::ModelFile> file = catalogue.resolve(settings.model, config::name(settings.engine));
+  Result<model::ModelFile> file =
+      catalogue.resolve(settings.model, config::name(settings.engine), settings.models.projector);
   if (!file) {
     return std::unexpected(
         cli::PlanFailure{cli::ExitCode::kModelUnavailable, file.error().message});

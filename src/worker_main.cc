@@ -62,6 +62,7 @@ struct Arguments {
   log::Severity log_severity = log::Severity::kInfo;
   std::string own_memory_group;       // Empty where there is none.
   std::string model;                  // Empty: no model can be read.
+  std::string projector;              // Of the model; empty: there is none.
   std::vector<std::string> writable;  // Folders.
   std::string prefixes;               // Folder for prefixes; empty: none are stored.
   std::optional<pid_t> gateway;
@@ -86,7 +87,8 @@ std::optional<memory::Floors> floors_from(const std::string* texts) {
 }
 
 /// `--engine NAME --floors-bytes CAUTION WARNING CRITICAL EMERGENCY [--model FILE] [--gateway PID]
-///  [--writable FOLDER]... [--prefixes FOLDER] [--own-memory-group NAME] [--debug]`
+///  [--projector FILE] [--writable FOLDER]... [--prefixes FOLDER] [--own-memory-group NAME]
+///  [--debug]`
 std::optional<Arguments> parse(const std::vector<std::string>& args) {
   Arguments parsed;
   for (std::size_t i = 0; i < args.size(); ++i) {
@@ -102,6 +104,8 @@ std::optional<Arguments> parse(const std::vector<std::string>& args) {
       parsed.engine = args[++i];
     } else if (args[i] == "--model" && left > 0) {
       parsed.model = args[++i];
+    } else if (args[i] == "--projector" && left > 0) {
+      parsed.projector = args[++i];
     } else if (args[i] == "--prefixes" && left > 0) {
       parsed.prefixes = args[++i];
     } else if (args[i] == "--writable" && left > 0) {
@@ -130,6 +134,7 @@ sandbox::Wanted walls_for(const Arguments& arguments) {
   }
   if (arguments.model.empty()) return wanted;
   wanted.readable = sandbox::model_files(arguments.model);
+  if (!arguments.projector.empty()) wanted.readable.push_back(arguments.projector);
   // A script may make marker files ("once FILE") beside its model. What a script is asked to do is
   // worse than that, so the wall would protect nobody; and no model of the user is ever a script.
   if (arguments.engine == "scripted") {

@@ -83,6 +83,11 @@ constexpr Key kKeys[] = {
     {"models.aliases", "", [](Settings& s) -> Field { return &s.models.aliases; }, 0, 0, "",
      "Further names that clients may use for the model, beside its own and all claude-* names."},
 
+    {"models.projector", "--mmproj", [](Settings& s) -> Field { return &s.models.projector; }, 0, 0,
+     "",
+     "Projector file (mmproj) that reads images for the model, or \"none\". Empty: the one beside "
+     "it."},
+
     {"worker.program", "", [](Settings& s) -> Field { return &s.worker.program; }, 0, 0, "",
      "Program that runs a model. Empty: `pensieve-worker` beside `pensieve`."},
 

@@ -58,6 +58,7 @@ struct Settings {
   struct Models {
     std::vector<std::string> directory;  // Never empty after load().
     std::vector<std::string> aliases;
+    std::string projector;  // Empty: found beside the model; "none": none.
   } models;
 
   struct Worker {

@@ -4,6 +4,7 @@
 #include <cctype>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <tuple>
 
 #include <fmt/core.h>
@@ -21,12 +22,56 @@ std::string lower(std::string_view text) {
   return out;
 }
 
+bool is_projector(const fs::path& path) {
+  const std::string name = lower(path.filename().string());
+  return name.starts_with("mmproj") && name.ends_with(".gguf");
+}
+
+/// The model's name in lower case, without the number of a part of a split file and without its
+/// last part, which says how the weights are rounded.
+std::string family_of(const fs::path& path) {
+  std::string name = lower(path.stem().string());
+  constexpr std::size_t kPart = std::string_view("-00001-of-00001").size();
+  if (name.size() > kPart && name.substr(name.size() - kPart + 6, 4) == "-of-") {
+    name.resize(name.size() - kPart);
+  }
+  const std::size_t end = name.find_last_of("-.");
+  return end == std::string::npos ? name : name.substr(0, end);
+}
+
+/// The projector that belongs to a model by its place and name; empty where that is not certain.
+std::string projector_beside(const fs::path& model) {
+  std::vector<fs::path> projectors;
+  std::set<std::string> families;
+  const fs::path folder = model.parent_path().empty() ? "." : model.parent_path();
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+    if (entry.path().extension() != ".gguf" || !entry.is_regular_file(error)) continue;
+    if (is_projector(entry.path())) {
+      projectors.push_back(entry.path());
+    } else {
+      families.insert(family_of(entry.path()));
+    }
+  }
+  if (projectors.size() == 1 && families.size() == 1) return projectors.front().string();
+  std::sort(projectors.begin(), projectors.end());
+  const std::string family = family_of(model);
+  for (const fs::path& projector : projectors) {
+    const std::string name = lower(projector.stem().string());
+    constexpr std::size_t kPrefix = std::string_view("mmproj-").size();
+    if (name.size() > kPrefix && std::string_view(name).substr(kPrefix).starts_with(family)) {
+      return projector.string();
+    }
+  }
+  return "";
+}
+
 std::optional<ModelFile> model_at(const fs::path& path) {
   const std::string extension = lower(path.extension().string());
   const char* engine = extension == ".gguf"     ? "llama"
                        : extension == ".script" ? "scripted"
                                                 : nullptr;
-  if (engine == nullptr) return std::nullopt;
+  if (engine == nullptr || is_projector(path)) return std::nullopt;
   return ModelFile{path.stem().string(), path.string(), engine};
 }
 
@@ -44,6 +89,11 @@ Result<ModelFile> checked(const fs::path& path, std::string_view engine) {
     return fail(Code::kInvalidArgument,
                 fmt::format("{} is an MLX model, and this build has no MLX engine; use a GGUF file "
                             "of the same model",
+                            path.string()));
+  }
+  if (is_projector(path)) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("{} is a projector, which reads images for a model; name the model",
                             path.string()));
   }
   const std::optional<ModelFile> file = model_at(path);
@@ -84,7 +134,15 @@ std::vector<ModelFile> Catalogue::list() const {
   return files;
 }
 
-Result<ModelFile> Catalogue::resolve(std::string_view model, std::string_view engine) const {
+Result<ModelFile> Catalogue::resolve(std::string_view model, std::string_view engine,
+                                     std::string_view projector) const {
+  Result<ModelFile> file = find(model, engine);
+  if (!file || file->engine != "llama" || projector == "none") return file;
+  file->projector = projector.empty() ? projector_beside(file->path) : std::string(projector);
+  return file;
+}
+
+Result<ModelFile> Catalogue::find(std::string_view model, std::string_view engine) const {
   std::error_code error;
   const fs::path as_path(model);
   if (fs::exists(as_path, error) &&

@@ -65,6 +65,33 @@ TEST_F(CatalogueTest, TheBetterMatchWins) {
   EXPECT_EQ(resolved("phi"), variant) << "the model itself before a model of another name";
 }
 
+TEST_F(CatalogueTest, AProjectorBelongsToTheModelBesideIt) {
+  add("first/vlm-256m-Q8_0.gguf");
+  const std::string projector = add("first/mmproj-model-f16.gguf");
+  const auto of = [this](const char* model, const char* wanted = "") {
+    const Result<ModelFile> file = catalogue_.resolve(model, "auto", wanted);
+    return file ? file->projector : file.error().message;
+  };
+  EXPECT_EQ(of("vlm-256m"), projector) << "the only one beside the only model";
+  EXPECT_TRUE(catalogue_.resolve("vlm-256m", "auto")->sees());
+  EXPECT_EQ(of("vlm-256m", "none"), "");
+  EXPECT_EQ(of("vlm-256m", "/other/mmproj.gguf"), "/other/mmproj.gguf");
+  add("first/blind-1b-Q4_0.gguf");
+  EXPECT_EQ(of("vlm-256m"), "") << "with two models its name has to say whose it is";
+  EXPECT_FALSE(catalogue_.resolve("blind-1b", "auto")->sees());
+  const std::string own = add("first/mmproj-VLM-256M-f16.gguf");
+  EXPECT_EQ(of("vlm-256m"), own);
+  EXPECT_EQ(of("blind-1b"), "");
+  add("first/said.script");
+  EXPECT_EQ(of("said", "/other/mmproj.gguf"), "") << "scripts do not see";
+}
+
+TEST_F(CatalogueTest, AProjectorIsNoModel) {
+  const std::string projector = add("first/mmproj-vlm-f16.gguf");
+  EXPECT_TRUE(catalogue_.list().empty());
+  EXPECT_NE(error(projector).message.find("is a projector"), std::string::npos);
+}
+
 TEST_F(CatalogueTest, ANameThatFitsSeveralSaysWhich) {
   add("first/qwen.q4.gguf");
   add("second/qwen.q8.gguf");

@@ -169,11 +169,16 @@ void EstimateBook::write() {
 }
 
 std::string estimate_key(const std::string& path, std::string_view engine,
-                         std::uint32_t sequences_max, std::uint32_t step_tokens_max) {
+                         std::uint32_t sequences_max, std::uint32_t step_tokens_max,
+                         const std::string& projector_path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) return {};
-  return fmt::format("{}|{}|{}|{}|{}|{}", engine, fs::path(path).filename().string(),
-                     status.st_size, status.st_mtime, sequences_max, step_tokens_max);
+  std::string key = fmt::format("{}|{}|{}|{}|{}|{}", engine, fs::path(path).filename().string(),
+                                status.st_size, status.st_mtime, sequences_max, step_tokens_max);
+  if (projector_path.empty()) return key;
+  if (::stat(projector_path.c_str(), &status) != 0) return {};
+  return fmt::format("{}|{}|{}|{}", key, fs::path(projector_path).filename().string(),
+                     status.st_size, status.st_mtime);
 }
 
 std::string default_estimates_path() {

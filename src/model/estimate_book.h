@@ -77,11 +77,12 @@ class EstimateBook {
   bool unwritable_ = false;  // Said once.
 };
 
-/// The same for every load that takes the same: the file (name, size, time of change), the engine
-/// and the options that the estimate's uncertain parts depend on. Empty where the file is not
-/// there.
+/// The same for every load that takes the same: the files (name, size, time of change; no
+/// `projector_path`: the model's alone), the engine and the options that the estimate's uncertain
+/// parts depend on. Empty where the file is not there.
 std::string estimate_key(const std::string& path, std::string_view engine,
-                         std::uint32_t sequences_max, std::uint32_t step_tokens_max);
+                         std::uint32_t sequences_max, std::uint32_t step_tokens_max,
+                         const std::string& projector_path = "");
 
 /// `${XDG_STATE_HOME:-~/.local/state}/pensieve/estimates.json`; empty where neither is set.
 std::string default_estimates_path();

@@ -35,8 +35,9 @@ class Planner {
  public:
   Planner(const PlanQuestion& question, const Clock& clock)
       : question_(question), clock_(clock), book_(question.estimates_path) {
-    answer_.experience = book_.find(estimate_key(question.model.path, question.model.engine,
-                                                 question.sequences_max, Pool::kStepTokensMax));
+    answer_.experience =
+        book_.find(estimate_key(question.model.path, question.model.engine, question.sequences_max,
+                                Pool::kStepTokensMax, question.model.projector));
   }
 
   Planned<PlanAnswer> run();
@@ -106,6 +107,7 @@ asio::awaitable<Planned<void>> Planner::answer() {
 
 asio::awaitable<Planned<engine::Plan>> Planner::plan(std::uint32_t context) {
   const engine::LoadOptions options{.model_path = question_.model.path,
+                                    .projector_path = question_.model.projector,
                                     .context_tokens = context,
                                     .sequences_max = question_.sequences_max,
                                     .step_tokens_max = Pool::kStepTokensMax,

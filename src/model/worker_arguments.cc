@@ -11,6 +11,7 @@ std::vector<std::string> worker_arguments(const ModelFile& model, const memory::
     args.push_back(std::to_string(floor.count()));
   }
   args.insert(args.end(), {"--model", model.path, "--gateway", std::to_string(::getpid())});
+  if (!model.projector.empty()) args.insert(args.end(), {"--projector", model.projector});
   if (debug_log) args.emplace_back("--debug");
   if (!prefix_directory.empty()) {
     args.emplace_back("--prefixes");

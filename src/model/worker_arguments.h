@@ -10,8 +10,9 @@
 namespace pensieve::model {
 
 /// `--engine NAME --floors-bytes CAUTION WARNING CRITICAL EMERGENCY --model PATH --gateway PID
-/// [--debug] [--prefixes FOLDER]`: which model, and with it all that the worker can read; with whom
-/// it dies; and where prefixes are kept on disk, nowhere where `prefix_directory` is empty.
+/// [--projector PATH] [--debug] [--prefixes FOLDER]`: which model, and with it all that the worker
+/// can read; with whom it dies; and where prefixes are kept on disk, nowhere where
+/// `prefix_directory` is empty.
 std::vector<std::string> worker_arguments(const ModelFile& model, const memory::Floors& floors,
                                           const std::string& prefix_directory, bool debug_log);
 

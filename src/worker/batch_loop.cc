@@ -6,7 +6,6 @@
 #include <fmt/core.h>
 
 #include "base/log.h"
-#include "worker/step_plan.h"
 
 namespace pensieve::worker {
 namespace {
@@ -229,6 +228,7 @@ void BatchLoop::start(std::unique_ptr<Running> running) {
   }
   engine_.set_shape(target->id, running->job.shape,
                     std::span(running->tokens).subspan(running->job.prompt.size()));
+  engine_.set_images(target->id, running->job.images);
   if (!running->is_started) {
     running->is_started = true;
     running->started_at = clock_.now();
@@ -237,25 +237,34 @@ void BatchLoop::start(std::unique_ptr<Running> running) {
   target->running = std::move(running);
 }
 
-Result<bool> BatchLoop::step() {
+/// A picture takes seconds; between two of them everybody else gets a step.
+StepPlan BatchLoop::plan_step() {
+  if (image_is_next_) {
+    StepPlan image = plan_image(sequences_.all());
+    if (!image.inputs.empty()) return image;
+  }
   StepPlan plan = plan_decoding(sequences_.all());
   const std::uint32_t prompt_budget =
       std::min({chunk_size_.tokens(plan.decoding > 0), options_.step_tokens_max - plan.decoding,
                 std::max(limits_.step_tokens_max, 1U)});
   add_prompts(sequences_.all(), prompt_budget, plan);
+  return plan.inputs.empty() ? plan_image(sequences_.all()) : plan;
+}
+
+Result<bool> BatchLoop::step() {
+  const StepPlan plan = plan_step();
   if (plan.inputs.empty()) return false;  // Who waits has no cells, and gets them by a command.
+  const bool is_image = engine::is_image(plan.inputs[0].tokens[0]);
+  image_is_next_ = !is_image;
 
   std::vector<Token> sampled;
   const TimePoint began = clock_.now();
   const Result<void> stepped = engine_.step(plan.inputs, sampled);
-  if (!stepped) {
-    if (stepped.error().code != Code::kOutOfMemory) return std::unexpected(stepped.error());
-    return make_room(*plan.members.front());
-  }
+  if (!stepped) return end_step(plan, stepped.error());
   std::uint32_t prompt_tokens = 0;
   for (std::size_t i = 0; i < plan.inputs.size(); ++i) {
     const std::span<const Token> tokens = plan.inputs[i].tokens;
-    if (tokens.size() > 1) prompt_tokens += static_cast<std::uint32_t>(tokens.size());
+    if (tokens.size() > 1 && !is_image) prompt_tokens += static_cast<std::uint32_t>(tokens.size());
     // They lie in `running->tokens`; copied before take_sampled() may grow that.
     plan.members[i]->held.insert(plan.members[i]->held.end(), tokens.begin(), tokens.end());
     plan.members[i]->running->short_since.reset();
@@ -268,6 +277,17 @@ Result<bool> BatchLoop::step() {
     PENSIEVE_CHECK(next < sampled.size());
     take_sampled(*plan.members[i], sampled[next++]);
   }
+  return true;
+}
+
+/// What becomes of a step that failed; returns what step() does.
+Result<bool> BatchLoop::end_step(const StepPlan& plan, const Error& error) {
+  Sequence& first = *plan.members.front();
+  if (error.code == Code::kOutOfMemory) return make_room(first);
+  if (error.code != Code::kInvalidArgument) return std::unexpected(error);
+  // A picture that cannot be computed is its request's affair.
+  events_.failed(first.running->job.id, {error.code, error.message});
+  leave(first);
   return true;
 }
 
@@ -341,6 +361,7 @@ void BatchLoop::end_with(Sequence& sequence, StopCause cause) {
 
 void BatchLoop::leave(Sequence& sequence) {
   const std::uint32_t id = sequence.running->job.id;
+  engine_.set_images(sequence.id, nullptr);
   sequence.running.reset();
   sequence.used_at = ++counter_;
   sequence.idle_since = clock_.now();

@@ -23,6 +23,7 @@
 #include "worker/chunk_size.h"
 #include "worker/messages.h"
 #include "worker/sequences.h"
+#include "worker/step_plan.h"
 
 namespace pensieve::worker {
 
@@ -159,6 +160,8 @@ class BatchLoop {
   void start(std::unique_ptr<Running> running);
 
   Result<bool> step();
+  StepPlan plan_step();
+  Result<bool> end_step(const StepPlan& plan, const Error& error);
   bool make_room(Sequence& member);
   void take_sampled(Sequence& sequence, engine::Token token);
   void end_with(Sequence& sequence, StopCause cause);
@@ -199,6 +202,7 @@ class BatchLoop {
   Sequences sequences_;
   std::deque<std::unique_ptr<Running>> waiting_;
   std::uint64_t counter_ = 0;
+  bool image_is_next_ = true;                               // Pictures and other steps take turns.
   std::pair<std::uint32_t, std::uint32_t> published_load_;  // Running, waiting.
 };
 

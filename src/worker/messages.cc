@@ -57,6 +57,7 @@ Result<Hello> decode_hello(std::string_view payload) {
 
 std::string encode(const engine::LoadOptions& options) {
   return json::serialize(json::object{{"model_path", options.model_path},
+                                      {"projector_path", options.projector_path},
                                       {"context_tokens", options.context_tokens},
                                       {"cells", options.cells},
                                       {"cells_max", options.cells_max},
@@ -69,6 +70,7 @@ Result<engine::LoadOptions> decode_load_options(std::string_view payload) {
   return decode_payload<engine::LoadOptions>("load", payload, [](const Fields& fields) {
     engine::LoadOptions options;
     options.model_path = fields.text("model_path");
+    options.projector_path = fields.text("projector_path");
     options.context_tokens = fields.u32("context_tokens");
     options.cells = fields.u32("cells");
     options.cells_max = fields.u32("cells_max");
@@ -86,6 +88,7 @@ std::string encode(const engine::Plan& plan) {
                                       {"kv", estimate.kv.count()},
                                       {"compute", estimate.compute.count()},
                                       {"process", estimate.process.count()},
+                                      {"images", estimate.images.count()},
                                       {"context_tokens", plan.context_tokens},
                                       {"context_train_tokens", plan.context_train_tokens},
                                       {"cells", plan.cells},
@@ -100,6 +103,7 @@ Result<engine::Plan> decode_plan(std::string_view payload) {
     plan.estimate.kv = fields.bytes("kv");
     plan.estimate.compute = fields.bytes("compute");
     plan.estimate.process = fields.bytes("process");
+    plan.estimate.images = fields.bytes("images");
     plan.context_tokens = fields.u32("context_tokens");
     plan.context_train_tokens = fields.u32("context_train_tokens");
     plan.cells = fields.u32("cells");

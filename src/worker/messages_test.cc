@@ -60,6 +60,7 @@ TEST(MessagesTest, HelloComesBackAsItWas) {
 TEST(MessagesTest, LoadOptionsComeBackAsTheyWere) {
   const Result<engine::LoadOptions> options =
       decode_load_options(encode(engine::LoadOptions{.model_path = kOdd,
+                                                     .projector_path = kOdd,
                                                      .context_tokens = kMost,
                                                      .cells = kMost - 1,
                                                      .cells_max = 7,
@@ -68,6 +69,7 @@ TEST(MessagesTest, LoadOptionsComeBackAsTheyWere) {
                                                      .threads = 0}));
   ASSERT_TRUE(options) << options.error().message;
   EXPECT_EQ(options->model_path, kOdd);
+  EXPECT_EQ(options->projector_path, kOdd);
   EXPECT_EQ(options->context_tokens, kMost);
   EXPECT_EQ(options->cells, kMost - 1);
   EXPECT_EQ(options->cells_max, 7U);
@@ -82,7 +84,8 @@ TEST(MessagesTest, APlanComesBackToTheByte) {
                    .weights_copied = Bytes((1ULL << 53) + 1),
                    .kv = Bytes(3),
                    .compute = Bytes(4),
-                   .process = Bytes()};
+                   .process = Bytes(),
+                   .images = Bytes(9)};
   plan.context_tokens = 5;
   plan.context_train_tokens = 6;
   plan.cells = 7;
@@ -94,6 +97,7 @@ TEST(MessagesTest, APlanComesBackToTheByte) {
   EXPECT_EQ(back->estimate.kv, Bytes(3));
   EXPECT_EQ(back->estimate.compute, Bytes(4));
   EXPECT_EQ(back->estimate.process, Bytes());
+  EXPECT_EQ(back->estimate.images, Bytes(9));
   EXPECT_EQ(back->context_tokens, 5U);
   EXPECT_EQ(back->context_train_tokens, 6U);
   EXPECT_EQ(back->cells, 7U);
@@ -129,6 +133,16 @@ TEST(MessagesTest, APromptComesBackAsItWas) {
   const Result<engine::Prompt> empty = decode_prompt(encode(engine::Prompt{}));
   ASSERT_TRUE(empty) << empty.error().message;
   EXPECT_TRUE(empty->messages.empty());
+}
+
+TEST(MessagesTest, ImagesComeBackWhereTheyStood) {
+  engine::Message message{engine::Role::kUser, "see"};
+  message.images = {{0, "image/png", "AAAA", "messages.0"}, {3, "image/gif", "BBBB", ""}};
+  const engine::Prompt prompt{.messages = {message}};
+  EXPECT_EQ(decode_prompt(encode(prompt)), prompt);
+  message.images.back().at = 4;
+  EXPECT_FALSE(decode_prompt(encode(engine::Prompt{.messages = {message}})))
+      << "a place behind the text is none";
 }
 
 TEST(MessagesTest, AGenerateRequestComesBackAsItWas) {

@@ -24,6 +24,8 @@ class PayloadFields {
   explicit PayloadFields(const boost::json::value& value) : object_(value.as_object()) {}
 
   const boost::json::value& at(std::string_view key) const { return object_.at(key); }
+  /// Null where there is no such field.
+  const boost::json::value* find(std::string_view key) const { return object_.if_contains(key); }
   std::string text(std::string_view key) const { return std::string(at(key).as_string()); }
   bool flag(std::string_view key) const { return at(key).as_bool(); }
   double number(std::string_view key) const { return at(key).to_number<double>(); }

@@ -1,6 +1,8 @@
 #include "worker/prompt_json.h"
 
+#include <stdexcept>
 #include <utility>
+#include <vector>
 
 #include "worker/payload_fields.h"
 
@@ -9,6 +11,17 @@ namespace {
 
 namespace json = boost::json;
 using Fields = PayloadFields;
+
+json::array to_json(const std::vector<engine::Image>& images) {
+  json::array out;
+  for (const engine::Image& image : images) {
+    out.push_back(json::object{{"at", image.at},
+                               {"media_type", image.media_type},
+                               {"base64", image.base64},
+                               {"field", image.field}});
+  }
+  return out;
+}
 
 json::object to_json(const engine::Message& message) {
   json::array calls;
@@ -24,6 +37,7 @@ json::object to_json(const engine::Message& message) {
     out["tool_call_id"] = message.tool_call_id;
     out["tool_name"] = message.tool_name;
   }
+  if (!message.images.empty()) out["images"] = to_json(message.images);
   return out;
 }
 
@@ -39,6 +53,15 @@ engine::Message message_from(const json::value& value) {
   if (message.role == engine::Role::kTool) {
     message.tool_call_id = fields.text("tool_call_id");
     message.tool_name = fields.text("tool_name");
+  }
+  if (const json::value* images = fields.find("images")) {
+    for (const json::value& item : images->as_array()) {
+      const Fields image(item);
+      const auto at = image.at("at").to_number<std::size_t>();
+      if (at > message.text.size()) throw std::out_of_range("at");
+      message.images.push_back(
+          {at, image.text("media_type"), image.text("base64"), image.text("field")});
+    }
   }
   return message;
 }

@@ -88,6 +88,21 @@ Result<std::uint64_t> count_tokens(const engine::Engine& engine, const engine::P
       between();
     }
   });
+  for (const engine::Message& message : prompt.messages) {
+    for (const engine::Image& image : message.images) {
+      if (problem) break;
+      engine::Message alone{.role = engine::Role::kUser};
+      alone.images.push_back(image);
+      alone.images.back().at = 0;
+      const Result<std::vector<engine::Token>> tokens = engine.tokenize({.messages = {alone}});
+      if (!tokens) {
+        problem = tokens.error();
+      } else {
+        count += tokens->size();
+      }
+      between();
+    }
+  }
   if (problem) return std::unexpected(*std::move(problem));
   return count;
 }

@@ -66,7 +66,8 @@ Sequences::Match Sequences::best_match(const std::vector<Token>& tokens) {
   Match best;
   const std::uint32_t reusable = size32(tokens) - 1;
   for (Sequence& sequence : sequences_) {
-    const std::uint32_t length = std::min(common_prefix(tokens, sequence.held), reusable);
+    const std::uint32_t length =
+        engine::whole_images(tokens, std::min(common_prefix(tokens, sequence.held), reusable));
     if (length > best.tokens) best = {&sequence, length};
   }
   return best;
@@ -118,7 +119,19 @@ std::optional<Sequences::Placed> Sequences::restore(const std::vector<Token>& to
   return Placed{target, *kept};
 }
 
+/// What comes back from elsewhere, or what a sliding window leaves, may end inside a picture.
 Sequences::Placed Sequences::place(const std::vector<Token>& tokens) {
+  Placed placed = place_any(tokens);
+  for (std::uint32_t whole = engine::whole_images(tokens, placed.kept); whole < placed.kept;
+       whole = engine::whole_images(tokens, placed.kept)) {
+    placed.kept = engine_.keep_prefix(placed.sequence->id, whole);
+    PENSIEVE_CHECK(placed.kept <= whole);
+    placed.sequence->held.resize(placed.kept);
+  }
+  return placed;
+}
+
+Sequences::Placed Sequences::place_any(const std::vector<Token>& tokens) {
   if (exchange_ != nullptr) {
     if (const std::optional<Placed> restored = restore(tokens)) return *restored;
   }

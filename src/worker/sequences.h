@@ -22,8 +22,9 @@ struct Job {
   std::uint32_t output_tokens_max = 1;
   std::vector<std::string> stop_sequences;
   engine::Sampling sampling;
-  std::shared_ptr<const engine::AnswerShape> shape = nullptr;  // Null: every answer is right.
-  std::shared_ptr<engine::AnswerParser> parser = nullptr;      // Null: all of it is text.
+  std::shared_ptr<const engine::AnswerShape> shape = nullptr;    // Null: every answer is right.
+  std::shared_ptr<engine::AnswerParser> parser = nullptr;        // Null: all of it is text.
+  std::shared_ptr<const engine::PromptImages> images = nullptr;  // Null: there are none.
 };
 
 /// A job between its acceptance and its end, whether it waits or has a place.
@@ -85,7 +86,8 @@ class Sequences {
   std::uint64_t pending_tokens() const;
 
   /// The longest common prefix of `tokens` and what any sequence holds, less the last token: that
-  /// is always processed, its logits give the first new token.
+  /// is always processed, its logits give the first new token. It cuts no picture: a part of one
+  /// cannot be processed.
   struct Match {
     Sequence* sequence = nullptr;
     std::uint32_t tokens = 0;
@@ -142,6 +144,7 @@ class Sequences {
   std::vector<engine::SequenceId> running_ids() const;
   std::uint32_t keep(Sequence& target, Sequence* from, std::uint32_t tokens);
   std::optional<Placed> restore(const std::vector<engine::Token>& tokens);
+  Placed place_any(const std::vector<engine::Token>& tokens);
 
   engine::Engine& engine_;
   PrefixExchange* const exchange_;

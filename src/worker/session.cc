@@ -278,7 +278,12 @@ void Session::load(const Frame& frame) {
 
 /// Without a fingerprint of the model nothing is stored: a state of another model would be read.
 void Session::open_store(const engine::LoadOptions& options) {
-  const Result<std::string> fingerprint = model_fingerprint(options.model_path);
+  Result<std::string> fingerprint = model_fingerprint(options.model_path);
+  if (fingerprint && !options.projector_path.empty()) {
+    // The tokens of a picture are its file's; its embeddings are the projector's.
+    const Result<std::string> projector = model_fingerprint(options.projector_path);
+    fingerprint = projector ? *fingerprint + " images " + *projector : projector;
+  }
   if (!fingerprint) log::warning("prefixes are not stored: {}", fingerprint.error().message);
   store_ = std::make_unique<PrefixStore>(
       clock_, PrefixStore::Options{
@@ -362,7 +367,8 @@ void Session::generate(const Frame& frame) {
           .stop_sequences = std::move(request->stop_sequences),
           .sampling = request->sampling,
           .shape = prepared->shape,
-          .parser = answer_parser_for(request->prompt, *prepared)};
+          .parser = answer_parser_for(request->prompt, *prepared),
+          .images = std::move(prepared->images)};
   const Result<void> submitted = loop_->submit(std::move(job));
   if (!submitted) send_failure(frame.request, submitted.error());
 }

@@ -18,10 +18,15 @@ struct StepPlan {
   std::uint32_t decoding = 0;  // Inputs of one token that samples; they come first.
 };
 
+/// The picture that the oldest request has reached whose next token begins one; nothing where none
+/// has. A picture is a step of its own, and whole.
+StepPlan plan_image(std::span<Sequence> sequences);
+
 /// One token of each request that decodes.
 StepPlan plan_decoding(std::span<Sequence> sequences);
 
-/// Adds prompts, with at most `budget` tokens together. Does nothing with a budget of 0.
+/// Adds prompts up to their next picture, with at most `budget` tokens together. Does nothing with
+/// a budget of 0.
 ///
 /// The oldest prompt gets half of each step, so that it always gets on; the rest goes to the
 /// shortest first, so that a short question does not wait for a long document.

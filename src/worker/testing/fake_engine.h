@@ -1,11 +1,13 @@
 // An engine of arithmetic for tests of the batch loop: real accounting of cells, no text, no time.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -46,6 +48,7 @@ class FakeEngine : public engine::Engine {
   bool can_share = true;
   std::optional<std::uint32_t> prefix_granularity;  // A prefix is kept in multiples of it only.
   std::optional<Error> step_error;
+  std::optional<Error> image_error;  // Of steps that are a picture.
   std::optional<Error> sampling_error;
   std::optional<Error> resize_error;
   std::optional<Error> restore_error;
@@ -54,11 +57,13 @@ class FakeEngine : public engine::Engine {
 
   // What the test looks at.
   std::vector<std::vector<Input>> steps;
+  std::vector<std::size_t> whole_images;  // Tokens of each picture that was processed, in order.
   std::uint32_t clear_cache_calls = 0;
   std::uint32_t release_buffers_calls = 0;
   std::uint32_t shared_tokens = 0;     // Over all calls of share_prefix().
   std::uint32_t refused_steps = 0;     // For want of cells.
   std::vector<std::uint32_t> resizes;  // What was asked for.
+  std::map<engine::SequenceId, std::shared_ptr<const engine::PromptImages>> images;
 
   std::size_t cells_used() const { return table_.size() - table_.free_count(); }
   std::size_t tokens_held() const {
@@ -98,6 +103,11 @@ class FakeEngine : public engine::Engine {
     return {};
   }
 
+  void set_images(engine::SequenceId sequence,
+                  std::shared_ptr<const engine::PromptImages> given) override {
+    images[sequence] = std::move(given);
+  }
+
   std::uint32_t keep_prefix(engine::SequenceId sequence, std::uint32_t tokens) override {
     Tokens& held = sequences_.at(sequence);
     if (tokens < held.size()) held.resize(rounded(tokens));
@@ -117,11 +127,15 @@ class FakeEngine : public engine::Engine {
 
   Result<void> step(std::span<const engine::StepInput> inputs, Tokens& sampled) override {
     if (step_error) return std::unexpected(*step_error);
+    if (image_error && engine::is_image(inputs[0].tokens[0])) {
+      return std::unexpected(*image_error);
+    }
     std::size_t tokens = 0;
     std::vector<bool> seen(sequences_.size());
     for (const engine::StepInput& input : inputs) {
       PENSIEVE_CHECK(!seen.at(input.sequence) && !input.tokens.empty());
       seen[input.sequence] = true;
+      check_images(input, inputs.size());
       tokens += input.tokens.size();
     }
     if (tokens > table_.free_count()) {
@@ -196,6 +210,17 @@ class FakeEngine : public engine::Engine {
   std::string state_format() const override { return "fake"; }
 
  private:
+  /// What Engine::step() requires: a picture comes whole, alone, and with its file.
+  void check_images(const engine::StepInput& input, std::size_t inputs) {
+    const auto pictures = std::count_if(input.tokens.begin(), input.tokens.end(), engine::is_image);
+    if (pictures == 0) return;
+    PENSIEVE_CHECK(inputs == 1 && images[input.sequence] != nullptr);
+    PENSIEVE_CHECK(pictures == std::ssize(input.tokens) && engine::starts_image(input.tokens[0]));
+    PENSIEVE_CHECK(std::count_if(input.tokens.begin(), input.tokens.end(), engine::starts_image) ==
+                   1);
+    whole_images.push_back(input.tokens.size());
+  }
+
   std::uint32_t rounded(std::uint32_t tokens) const {
     return prefix_granularity ? tokens / *prefix_granularity * *prefix_granularity : tokens;
   }
