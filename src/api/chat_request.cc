@@ -357,7 +357,7 @@ Text messages_body_of(const object& body, std::string_view raw) {
 
 }  // namespace
 
-std::expected<ChatRequest, ApiError> parse_chat_request(std::string_view body) {
+std::expected<ChatRequest, ApiError> parse_chat_request(std::string_view body, bool sees) {
   ChatRequest request;
   std::string translated;
   std::vector<std::string> stops;
@@ -379,7 +379,7 @@ std::expected<ChatRequest, ApiError> parse_chat_request(std::string_view body) {
     const value* usage = chosen != nullptr ? find(*chosen, "include_usage") : nullptr;
     request.include_usage = usage != nullptr && usage->is_bool() && usage->get_bool();
   }
-  auto messages = parse_messages_request(translated);
+  auto messages = parse_messages_request(translated, sees);
   if (!messages) return std::unexpected(messages.error());
   request.messages = *std::move(messages);
   request.messages.stop_sequences = std::move(stops);

@@ -19,8 +19,8 @@ struct ChatRequest {
 /// What becomes of a body:
 ///
 ///   messages            system and developer messages stay where they stand; tool_calls and tool
-///                       messages are calls and their results; image_url and the like are refused
-///                       where /v1/messages refuses such content
+///                       messages are calls and their results; image_url with a data: address is an
+///                       image, as /v1/messages takes or refuses it; others are refused
 ///   tools, tool_choice, parallel_tool_calls, response_format, stop, stream, temperature, top_p,
 ///   seed, top_k         what they say. `stop` may be white space here
 ///   max_completion_tokens, max_tokens   the first that is there; neither: what the window holds
@@ -29,6 +29,7 @@ struct ChatRequest {
 ///   anything else       ignored
 ///
 /// Errors: 400 that names the field, as it is called here where this parser finds it.
-std::expected<ChatRequest, ApiError> parse_chat_request(std::string_view body);
+/// `sees` as for parse_messages_request().
+std::expected<ChatRequest, ApiError> parse_chat_request(std::string_view body, bool sees = false);
 
 }  // namespace pensieve::api

@@ -160,5 +160,24 @@ TEST(ChatRequestTest, ABadRequestNamesTheField) {
             "accepted");
 }
 
+TEST(ChatRequestTest, ImagesOfDataAddressesAreForModelsThatSee) {
+  const auto body = [](std::string_view url) {
+    return R"({"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"a"},)"
+           R"({"type":"image_url","image_url":{"url":")" +
+           std::string(url) + R"("}}]}]})";
+  };
+  const auto seen = parse_chat_request(body("data:image/png;base64,iVBO"), true);
+  ASSERT_TRUE(seen) << seen.error().message;
+  const std::vector<engine::Image> images = {
+      {1, "image/png", "iVBO", "messages.0.content.1.source.data"}};
+  EXPECT_EQ(seen->messages.prompt.messages.at(0).images, images);
+  EXPECT_EQ(parse_chat_request(body("data:image/png;base64,iVBO")).error().message,
+            "messages.0.content.1: this model cannot read images");
+  EXPECT_NE(parse_chat_request(body("https://x/y.png"), true)
+                .error()
+                .message.find("this server fetches nothing"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace pensieve::api

@@ -1,5 +1,6 @@
 #include "api/content.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -7,6 +8,7 @@
 
 #include "api/raw_json.h"
 #include "api/thinking.h"
+#include "base/base64.h"
 #include "base/error.h"
 
 namespace pensieve::api {
@@ -20,7 +22,7 @@ using engine::Role;
 struct Block {
   const object& members;
   std::string_view raw;
-  ToolList& tools;
+  Reader reader;
 };
 
 using Read = std::expected<void, Refusal>;
@@ -50,12 +52,6 @@ std::expected<std::string_view, Refusal> require_name(const object& block, std::
   return name;
 }
 
-void append_line(std::string& out, std::string_view line) {
-  if (line.empty()) return;
-  if (!out.empty()) out += '\n';
-  out += line;
-}
-
 Read read_text(const Block& block, std::vector<Part>& parts) {
   const auto text = require_string(block.members, "text");
   if (!text) return std::unexpected(text.error());
@@ -67,8 +63,48 @@ Read read_nothing(const Block&, std::vector<Part>&) {
   return {};
 }
 
-Read refuse_image(const Block&, std::vector<Part>&) {
-  return refuse("", "this model cannot read images");
+constexpr std::string_view kCannotSee = "this model cannot read images";
+
+/// A picture at the end of a text that has `at` bytes so far.
+std::expected<engine::Image, Refusal> image_in(const object& block, std::size_t at) {
+  constexpr std::array<std::string_view, 4> kMediaTypes = {"image/jpeg", "image/png", "image/gif",
+                                                           "image/webp"};
+  const auto found = require(block, "source");
+  if (!found) return std::unexpected(found.error());
+  const object* source = (*found)->if_object();
+  if (source == nullptr) return refuse("source", "Input should be an object");
+  const auto in_source = [](const Refusal& refusal) {
+    return std::unexpected(within("source", refusal));
+  };
+  const auto type = require_string(*source, "type");
+  if (!type) return in_source(type.error());
+  if (*type != "base64") {
+    return refuse("source.type", fmt::format("this server fetches nothing: send the image as "
+                                             "'base64', not as '{}'",
+                                             *type));
+  }
+  const auto media_type = require_string(*source, "media_type");
+  if (!media_type) return in_source(media_type.error());
+  if (std::find(kMediaTypes.begin(), kMediaTypes.end(), *media_type) == kMediaTypes.end()) {
+    return refuse("source.media_type",
+                  "Input should be 'image/jpeg', 'image/png', 'image/gif' or "
+                  "'image/webp'");
+  }
+  const auto data = require_string(*source, "data");
+  if (!data) return in_source(data.error());
+  if (!is_base64(*data)) return refuse("source.data", "Input should be valid base64");
+  return engine::Image{at, std::string(*media_type), std::string(*data), "source.data"};
+}
+
+Read read_image(const Block& block, std::vector<Part>& parts) {
+  if (!block.reader.sees) return refuse("", std::string(kCannotSee));
+  if (block.reader.role != Role::kUser) return refuse("", "only a user's images can be read");
+  auto image = image_in(block.members, 0);
+  if (!image) return std::unexpected(image.error());
+  Part part{.kind = Part::Kind::kImage};
+  part.images.push_back(*std::move(image));
+  parts.push_back(std::move(part));
+  return {};
 }
 
 Read refuse_document(const Block&, std::vector<Part>&) {
@@ -102,8 +138,8 @@ Read read_tool_use(const Block& block, std::vector<Part>& parts) {
   return {};
 }
 
-/// One block inside a tool result, as text. A picture there must not end the session: the model is
-/// told that it was left out.
+/// One block inside a tool result, as text. A picture there must not end the session of a model
+/// that cannot see: the model is told that it was left out.
 std::expected<std::string, Refusal> result_line(const value& block, ToolList& tools) {
   const auto type = type_of(block);
   if (!type) return std::unexpected(type.error());
@@ -123,19 +159,33 @@ std::expected<std::string, Refusal> result_line(const value& block, ToolList& to
   return refuse_type(*type, "'text', 'image', 'document', 'tool_reference'");
 }
 
-std::expected<std::string, Refusal> result_text(const value& content, ToolList& tools) {
+/// Appends what the tool said. No line break next to a picture: its model does not expect one.
+Read append_result(const value& content, const Reader& reader, Part& result) {
   if (const boost::json::string* text = content.if_string()) {
-    return std::string(text->data(), text->size());
+    result.text.append(text->data(), text->size());
+    return {};
   }
   const boost::json::array* blocks = content.if_array();
   if (blocks == nullptr) return refuse("", "Input should be a valid string or list");
-  std::string out;
+  bool is_joined = false;
   for (std::size_t i = 0; i < blocks->size(); ++i) {
-    const auto line = result_line((*blocks)[i], tools);
+    const auto type = type_of((*blocks)[i]);
+    if (type && *type == "image" && reader.sees) {
+      auto image = image_in((*blocks)[i].get_object(), result.text.size());
+      if (!image) return std::unexpected(within(i, image.error()));
+      image->field = fmt::format("{}.{}", i, image->field);
+      result.images.push_back(*std::move(image));
+      is_joined = false;
+      continue;
+    }
+    const auto line = result_line((*blocks)[i], reader.tools);
     if (!line) return std::unexpected(within(i, line.error()));
-    append_line(out, *line);
+    if (line->empty()) continue;
+    if (is_joined) result.text += '\n';
+    result.text += *line;
+    is_joined = true;
   }
-  return out;
+  return {};
 }
 
 Read read_tool_result(const Block& block, std::vector<Part>& parts) {
@@ -145,9 +195,9 @@ Read read_tool_result(const Block& block, std::vector<Part>& parts) {
   const value* is_error = find(block.members, "is_error");
   if (is_error != nullptr && *is_error == true) part.text += "Error: ";
   if (const value* content = find(block.members, "content")) {
-    const auto text = result_text(*content, block.tools);
-    if (!text) return std::unexpected(within("content", text.error()));
-    part.text += *text;
+    const Read read = append_result(*content, block.reader, part);
+    if (!read) return std::unexpected(within("content", read.error()));
+    put_within("content", part);
   }
   parts.push_back(std::move(part));
   return {};
@@ -186,7 +236,7 @@ constexpr std::array kBlockTypes = {
     BlockType{"redacted_thinking", read_nothing, false, true, false},
     BlockType{"server_tool_use", read_nothing, false, true, false},
     BlockType{"web_search_tool_result", read_search_result, false, true, false},
-    BlockType{"image", refuse_image, true, true, false},
+    BlockType{"image", read_image, true, true, false},
     BlockType{"document", refuse_document, true, true, false},
     BlockType{"tool_addition", read_nothing, false, false, true},
     BlockType{"tool_removal", read_nothing, false, false, true},
@@ -214,16 +264,15 @@ std::string tags_of(Role role) {
   return tags;
 }
 
-Read read_block(const value& block, std::string_view raw, Role role, ToolList& tools,
-                std::vector<Part>& parts) {
+Read read_block(const value& block, std::string_view raw, Reader reader, std::vector<Part>& parts) {
   const auto type = type_of(block);
   if (!type) return std::unexpected(type.error());
   for (const BlockType& known : kBlockTypes) {
-    if (known.name == *type && may_stand(known, role)) {
-      return known.read(Block{block.get_object(), raw, tools}, parts);
+    if (known.name == *type && may_stand(known, reader.role)) {
+      return known.read(Block{block.get_object(), raw, reader}, parts);
     }
   }
-  return refuse_type(*type, tags_of(role));
+  return refuse_type(*type, tags_of(reader.role));
 }
 
 /// The bytes of each block where a block needs its bytes, nothing elsewhere: most messages hold
@@ -242,7 +291,7 @@ std::vector<std::string_view> raw_blocks(const boost::json::array& blocks, std::
 }  // namespace
 
 std::expected<std::vector<Part>, Refusal> parse_content(const value& content, std::string_view raw,
-                                                        Role role, ToolList& tools) {
+                                                        Reader reader) {
   std::vector<Part> parts;
   if (const boost::json::string* text = content.if_string()) {
     if (!text->empty()) {
@@ -254,10 +303,18 @@ std::expected<std::vector<Part>, Refusal> parse_content(const value& content, st
   if (blocks == nullptr) return refuse("", "Input should be a valid string or list");
   const std::vector<std::string_view> raws = raw_blocks(*blocks, raw);
   for (std::size_t i = 0; i < blocks->size(); ++i) {
-    const Read read = read_block((*blocks)[i], raws[i], role, tools, parts);
+    const std::size_t before = parts.size();
+    const Read read = read_block((*blocks)[i], raws[i], reader, parts);
     if (!read) return std::unexpected(within(i, read.error()));
+    for (std::size_t at = before; at < parts.size(); ++at) {
+      put_within(std::to_string(i), parts[at]);
+    }
   }
   return parts;
+}
+
+void put_within(std::string_view outer, Part& part) {
+  for (engine::Image& image : part.images) image.field = fmt::format("{}.{}", outer, image.field);
 }
 
 }  // namespace pensieve::api

@@ -18,13 +18,22 @@ namespace pensieve::api {
 
 /// A piece of a turn. Texts are never empty, but a tool's result may be.
 struct Part {
-  enum class Kind : std::uint8_t { kText, kThinking, kToolUse, kToolResult };
+  enum class Kind : std::uint8_t { kText, kThinking, kToolUse, kToolResult, kImage };
 
   Kind kind = Kind::kText;
   std::string text = {};         // Of kText, kThinking and kToolResult.
   std::string tool_use_id = {};  // Of kToolUse and kToolResult.
   std::string tool_name = {};    // Of kToolUse.
   std::string arguments = {};    // Of kToolUse: compact_json of `input`.
+  /// Of kImage: one. Of kToolResult: those in its text.
+  std::vector<engine::Image> images = {};
+};
+
+/// What content is read for.
+struct Reader {
+  engine::Role role = engine::Role::kUser;  // Whose content it is.
+  ToolList& tools;
+  bool sees = false;  // Whether the model reads images.
 };
 
 /// Reads the value of a `content` field: a string, or a list of blocks.
@@ -36,18 +45,23 @@ struct Part {
 ///   server_tool_use              nothing: the result says it
 ///   web_search_tool_result       titles and addresses of the pages; nothing where it failed
 ///   tool_use                     name and input; the id tells which result belongs to it
-///   tool_result                  its own blocks joined by "\n"; images and documents become a
-///                                note, a tool_reference the description of the tool; "Error: "
-///                                goes in front where is_error
-///   image, document              refused: this model cannot read them
+///   tool_result                  its own blocks joined by "\n"; images that the model cannot see
+///                                and documents become a note, a tool_reference the description
+///                                of the tool; "Error: " goes in front where is_error
+///   image                        a picture, of the user only; refused where the model cannot see,
+///                                and where the source is not "base64" of a known media type
+///   document                     refused: this model cannot read them
 ///   tool_addition, tool_removal  nothing, in system messages only: `tools` has what there is
 ///   anything else                refused by name, because its content would be lost
 ///
 /// tool_use stands only in assistant messages, tool_result only in user messages. Unknown fields of
 /// known blocks, `cache_control` among them, are ignored. `raw` is the text that `content` was
-/// parsed from; system messages, which hold no tool_use, do not need it.
+/// parsed from; system messages, which hold no tool_use, do not need it. Images have fields that
+/// begin with the index of their block; what they are files of is not looked into.
 std::expected<std::vector<Part>, Refusal> parse_content(const boost::json::value& content,
-                                                        std::string_view raw, engine::Role role,
-                                                        ToolList& tools);
+                                                        std::string_view raw, Reader reader);
+
+/// Puts `outer` in front of the fields of a part's images.
+void put_within(std::string_view outer, Part& part);
 
 }  // namespace pensieve::api

@@ -71,6 +71,75 @@ TEST(ContentTest, RefusesPicturesAndDocumentsOfAMessage) {
             "refused: messages.0.content.0: this model cannot read documents");
 }
 
+/// Where images stand in the messages of a seeing model, as "u: a{image/png AAAA field}b".
+std::string seen(std::string_view messages) {
+  std::string body = R"({"model":"m","max_tokens":10,"messages":)";
+  (body += messages) += "}";
+  const auto request = parse_messages_request(body, true);
+  if (!request) return "refused: " + request.error().message;
+  std::string out;
+  for (engine::Message message : request->prompt.messages) {
+    for (auto image = message.images.rbegin(); image != message.images.rend(); ++image) {
+      message.text.insert(image->at,
+                          "{" + image->media_type + " " + image->base64 + " " + image->field + "}");
+    }
+    out += message.role == engine::Role::kTool ? "t: " : "u: ";
+    out += message.text + "\n";
+  }
+  return out;
+}
+
+constexpr std::string_view kPng =
+    R"({"type":"image","source":{"type":"base64","media_type":"image/png","data":"AAAA"}})";
+
+std::string user_sees(const std::string& blocks) {
+  return seen(R"([{"role":"user","content":[)" + blocks + "]}]");
+}
+
+TEST(ContentTest, ImagesStandWhereTheyStoodAmongTheBlocks) {
+  const std::string png(kPng);
+  EXPECT_EQ(user_sees(R"({"type":"text","text":"a"},)" + png +
+                      R"(,{"type":"text","text":"b"},)"
+                      R"({"type":"text","text":"c"})"),
+            "u: a{image/png AAAA messages.0.content.1.source.data}b\nc\n");
+  EXPECT_EQ(user_sees(png), "u: {image/png AAAA messages.0.content.0.source.data}\n");
+  EXPECT_EQ(seen(R"([{"role":"user","content":"a"},{"role":"user","content":[)" + png + "]}]"),
+            "u: a{image/png AAAA messages.1.content.0.source.data}\n");
+}
+
+TEST(ContentTest, ImagesOfAToolResultStandInIt) {
+  EXPECT_EQ(user_sees(R"({"type":"tool_result","tool_use_id":"t","is_error":true,"content":[)"
+                      R"({"type":"text","text":"a"},)" +
+                      std::string(kPng) + R"(,{"type":"text","text":"b"}]})"),
+            "t: Error: a{image/png AAAA messages.0.content.0.content.1.source.data}b\n");
+}
+
+TEST(ContentTest, ImagesThatCannotBeTakenAreRefusedByName) {
+  const auto source = [](const std::string& members) {
+    return user_sees(R"({"type":"image","source":{)" + members + "}}");
+  };
+  EXPECT_EQ(user_sees(R"({"type":"image"})"),
+            "refused: messages.0.content.0.source: Field required");
+  EXPECT_EQ(source(R"("type":"url","url":"http://x/y.png")"),
+            "refused: messages.0.content.0.source.type: this server fetches nothing: send the "
+            "image as 'base64', not as 'url'");
+  EXPECT_EQ(source(R"("type":"file","file_id":"f")").substr(0, 44),
+            "refused: messages.0.content.0.source.type: t");
+  EXPECT_EQ(source(R"("type":"base64","media_type":"image/bmp","data":"AAAA")"),
+            "refused: messages.0.content.0.source.media_type: Input should be 'image/jpeg', "
+            "'image/png', 'image/gif' or 'image/webp'");
+  for (const char* data : {R"("")", R"("AAA")", R"("data:image/png;base64,AAAA")", R"("A\nAA")"}) {
+    EXPECT_EQ(source(R"("type":"base64","media_type":"image/png","data":)" + std::string(data)),
+              "refused: messages.0.content.0.source.data: Input should be valid base64");
+  }
+  EXPECT_EQ(seen(R"([{"role":"assistant","content":[)" + std::string(kPng) + "]}]"),
+            "refused: messages.0.content.0: only a user's images can be read");
+  const std::string much(engine::kImageCharactersMax + 4, 'A');
+  EXPECT_EQ(source(R"("type":"base64","media_type":"image/png","data":")" + much + "\""),
+            "refused: messages: the images have 16777220 bytes of base64 together; 16777216 are "
+            "the most");
+}
+
 TEST(ContentTest, LeavesThinkingOutWithAnySignature) {
   EXPECT_EQ(of_assistant(R"({"type":"thinking","thinking":"hm","signature":""},)"
                          R"({"type":"redacted_thinking","data":"x"},{"type":"text","text":"a"})"),

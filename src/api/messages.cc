@@ -184,7 +184,7 @@ std::expected<value, ApiError> parse_body(std::string_view body) {
   return parsed;
 }
 
-Field<MessagesRequest> parse_messages_object(const object& body, std::string_view raw) {
+Field<MessagesRequest> parse_messages_object(const object& body, std::string_view raw, bool sees) {
   MessagesRequest request;
   auto model = parse_model(body);
   if (!model) return std::unexpected(model.error());
@@ -194,7 +194,7 @@ Field<MessagesRequest> parse_messages_object(const object& body, std::string_vie
   if (!max_tokens) return std::unexpected(max_tokens.error());
   request.output_tokens_max = *max_tokens;
 
-  auto prompt = parse_prompt(body, raw);
+  auto prompt = parse_prompt(body, raw, sees);
   if (!prompt) return std::unexpected(prompt.error());
   request.prompt = *std::move(prompt);
   request.failed_search = failed_search(body, request.prompt);
@@ -221,20 +221,21 @@ Field<MessagesRequest> parse_messages_object(const object& body, std::string_vie
 
 }  // namespace
 
-std::expected<MessagesRequest, ApiError> parse_messages_request(std::string_view body) {
+std::expected<MessagesRequest, ApiError> parse_messages_request(std::string_view body, bool sees) {
   const auto parsed = parse_body(body);
   if (!parsed) return std::unexpected(parsed.error());
-  auto request = parse_messages_object(parsed->get_object(), body);
+  auto request = parse_messages_object(parsed->get_object(), body, sees);
   if (!request) return std::unexpected(to_error(request.error()));
   return *std::move(request);
 }
 
-std::expected<CountTokensRequest, ApiError> parse_count_tokens_request(std::string_view body) {
+std::expected<CountTokensRequest, ApiError> parse_count_tokens_request(std::string_view body,
+                                                                       bool sees) {
   const auto parsed = parse_body(body);
   if (!parsed) return std::unexpected(parsed.error());
   auto model = parse_model(parsed->get_object());
   if (!model) return std::unexpected(to_error(model.error()));
-  auto prompt = parse_prompt(parsed->get_object(), body);
+  auto prompt = parse_prompt(parsed->get_object(), body, sees);
   if (!prompt) return std::unexpected(to_error(prompt.error()));
   constexpr std::uint32_t kMost = std::numeric_limits<std::uint32_t>::max();
   const auto display = parse_thinking(parsed->get_object(), kMost, prompt->rules);

@@ -46,7 +46,10 @@ struct CountTokensRequest {
 
 /// Errors: an ApiError that names the field, worded as Anthropic's API does
 /// (`messages.0.content: Input should be ...`).
-std::expected<MessagesRequest, ApiError> parse_messages_request(std::string_view body);
-std::expected<CountTokensRequest, ApiError> parse_count_tokens_request(std::string_view body);
+/// `sees`: the model that is meant reads images; else a user's images are refused.
+std::expected<MessagesRequest, ApiError> parse_messages_request(std::string_view body,
+                                                                bool sees = false);
+std::expected<CountTokensRequest, ApiError> parse_count_tokens_request(std::string_view body,
+                                                                       bool sees = false);
 
 }  // namespace pensieve::api

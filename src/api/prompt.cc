@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include <fmt/format.h>
+
 #include "api/content.h"
 #include "api/raw_json.h"
 #include "base/error.h"
@@ -90,21 +92,31 @@ void append_line(std::string& text, std::string_view line) {
 }
 
 /// The results of a turn, one message each, then what the user says besides.
-void append_user(const Turn& turn, const CallNames& names, std::vector<engine::Message>& messages) {
-  std::string text;
-  for (const Part& part : turn.parts) {
+void append_user(Turn& turn, const CallNames& names, std::vector<engine::Message>& messages) {
+  engine::Message said{.role = turn.role};
+  bool is_joined = false;
+  for (Part& part : turn.parts) {
+    if (part.kind == Part::Kind::kImage) {
+      part.images[0].at = said.text.size();
+      said.images.push_back(std::move(part.images[0]));
+      is_joined = false;
+      continue;
+    }
     if (part.kind != Part::Kind::kToolResult) {
-      append_line(text, part.text);
+      if (is_joined) said.text += '\n';  // None next to a picture: its model expects none.
+      said.text += part.text;
+      is_joined = true;
       continue;
     }
     engine::Message result{.role = Role::kTool, .text = part.text};
+    result.images = std::move(part.images);
     result.tool_call_id = part.tool_use_id;
     if (const auto name = names.find(part.tool_use_id); name != names.end()) {
       result.tool_name = name->second;
     }
     messages.push_back(std::move(result));
   }
-  if (!text.empty()) messages.push_back({turn.role, std::move(text)});
+  if (!said.text.empty() || !said.images.empty()) messages.push_back(std::move(said));
 }
 
 engine::Message assistant_message(const Turn& turn, CallNames& names) {
@@ -126,7 +138,7 @@ bool says_nothing(const engine::Message& message) {
 void append_messages(std::vector<Turn>& turns, engine::Prompt& prompt) {
   sort_results(turns);
   CallNames names;
-  for (const Turn& turn : turns) {
+  for (Turn& turn : turns) {
     if (turn.role == Role::kAssistant) {
       prompt.messages.push_back(assistant_message(turn, names));
       if (says_nothing(prompt.messages.back())) prompt.messages.pop_back();
@@ -144,7 +156,7 @@ void append_messages(std::vector<Turn>& turns, engine::Prompt& prompt) {
 }
 
 std::expected<void, Refusal> append_message(const value& message, std::string_view raw,
-                                            ToolList& tools, std::vector<Turn>& turns) {
+                                            ToolList& tools, bool sees, std::vector<Turn>& turns) {
   const object* members = message.if_object();
   if (members == nullptr) return std::unexpected(Refusal{"", "Input should be an object"});
   const auto role_value = require(*members, "role");
@@ -155,14 +167,29 @@ std::expected<void, Refusal> append_message(const value& message, std::string_vi
   }
   const auto content = require(*members, "content");
   if (!content) return std::unexpected(content.error());
-  auto parts = parse_content(**content, raw_member(raw, "content"), *role, tools);
+  auto parts = parse_content(**content, raw_member(raw, "content"), {*role, tools, sees});
   if (!parts) return std::unexpected(within("content", parts.error()));
+  for (Part& part : *parts) put_within("content", part);
   append_turn(turns, *role, *std::move(parts));
   return {};
 }
 
+/// Files are most of a prompt that has them, and the worker keeps them for a while.
+std::expected<void, Refusal> check_images(const std::vector<Turn>& turns) {
+  std::size_t characters = 0;
+  for (const Turn& turn : turns) {
+    for (const Part& part : turn.parts) {
+      for (const engine::Image& image : part.images) characters += image.base64.size();
+    }
+  }
+  if (characters <= engine::kImageCharactersMax) return {};
+  return std::unexpected(Refusal{
+      "messages", fmt::format("the images have {} bytes of base64 together; {} are the most",
+                              characters, engine::kImageCharactersMax)});
+}
+
 std::expected<void, Refusal> read_messages(const object& body, std::string_view raw,
-                                           ToolList& tools, std::vector<Turn>& turns) {
+                                           ToolList& tools, bool sees, std::vector<Turn>& turns) {
   const auto list = require(body, "messages");
   if (!list) return std::unexpected(list.error());
   const boost::json::array* messages = (*list)->if_array();
@@ -175,15 +202,24 @@ std::expected<void, Refusal> read_messages(const object& body, std::string_view 
   const std::vector<std::string_view> raws = raw_elements(raw_member(raw, "messages"));
   PENSIEVE_CHECK(raws.size() == messages->size());
   for (std::size_t i = 0; i < messages->size(); ++i) {
-    const auto appended = append_message((*messages)[i], raws[i], tools, turns);
+    const std::size_t before = turns.size();
+    const std::size_t parts_before = turns.empty() ? 0 : turns.back().parts.size();
+    const auto appended = append_message((*messages)[i], raws[i], tools, sees, turns);
     if (!appended) return std::unexpected(within("messages", within(i, appended.error())));
+    // What was added: to the last turn, or as a new one.
+    if (turns.empty()) continue;
+    std::vector<Part>& parts = turns.back().parts;
+    for (std::size_t at = turns.size() == before ? parts_before : 0; at < parts.size(); ++at) {
+      put_within(fmt::format("messages.{}", i), parts[at]);
+    }
   }
-  return {};
+  return check_images(turns);
 }
 
 }  // namespace
 
-std::expected<engine::Prompt, Refusal> parse_prompt(const object& body, std::string_view raw) {
+std::expected<engine::Prompt, Refusal> parse_prompt(const object& body, std::string_view raw,
+                                                    bool sees) {
   engine::Prompt prompt;
   auto tools = parse_tools(body, raw);
   if (!tools) return std::unexpected(tools.error());
@@ -192,11 +228,11 @@ std::expected<engine::Prompt, Refusal> parse_prompt(const object& body, std::str
 
   std::vector<Turn> turns;
   if (const value* system = find(body, "system")) {
-    auto parts = parse_content(*system, {}, Role::kSystem, tool_list);
+    auto parts = parse_content(*system, {}, {Role::kSystem, tool_list});
     if (!parts) return std::unexpected(within("system", parts.error()));
     append_turn(turns, Role::kSystem, *std::move(parts));
   }
-  if (const auto read = read_messages(body, raw, tool_list, turns); !read) {
+  if (const auto read = read_messages(body, raw, tool_list, sees, turns); !read) {
     return std::unexpected(read.error());
   }
   append_messages(turns, prompt);

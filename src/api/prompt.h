@@ -21,13 +21,15 @@ namespace pensieve::api {
 ///    messages are joined by the same "\n", so [a][b], "a" + "b" and "a\nb" are one prompt.
 ///  - Tool results of one turn follow the order of the calls before them: clients send them in the
 ///    order of completion. Those that answer no call of that turn come last, in their own order.
-///  - A message without any text vanishes.
+///  - A message without any text or image vanishes. Images stand in the text where they stood
+///    among the blocks, and no line break is put next to one.
 ///  - A last message of the assistant is continued. Its trailing whitespace is stripped, where
 ///    Anthropic's API refuses it: interrupted turns end so, and a refusal would stop the session.
 ///
-/// `raw` is the text that `body` was parsed from. Errors name the field; a prompt without
-/// any user or assistant message is one, because chat templates have no form for it.
+/// `raw` is the text that `body` was parsed from; `sees`: the model reads images. Errors name the
+/// field; a prompt without any user or assistant message is one, because chat templates have no
+/// form for it.
 std::expected<engine::Prompt, Refusal> parse_prompt(const boost::json::object& body,
-                                                    std::string_view raw);
+                                                    std::string_view raw, bool sees);
 
 }  // namespace pensieve::api

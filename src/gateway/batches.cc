@@ -226,7 +226,7 @@ void Batches::start(std::uint32_t index, api::BatchRequest request) {
     pause(kPauseAfterFailure);
     return;
   }
-  auto parsed = api::parse_messages_request(request.params);
+  auto parsed = api::parse_messages_request(request.params, seams_.pool.model().sees());
   parsing->give_back();
   std::optional<api::ApiError> error;
   if (!parsed) {

@@ -47,14 +47,15 @@ struct Question {
   std::unique_ptr<api::AnswerFormat> format;
 };
 
-std::expected<Question, api::ApiError> read_question(const HttpRequest& request, WallTime now) {
+std::expected<Question, api::ApiError> read_question(const HttpRequest& request, WallTime now,
+                                                     bool sees) {
   if (request.path == kChat) {
-    auto chat = api::parse_chat_request(request.body);
+    auto chat = api::parse_chat_request(request.body, sees);
     if (!chat) return std::unexpected(chat.error());
     return Question{std::move(chat->messages),
                     std::make_unique<api::ChatFormat>(now, chat->include_usage)};
   }
-  auto messages = api::parse_messages_request(request.body);
+  auto messages = api::parse_messages_request(request.body, sees);
   if (!messages) return std::unexpected(messages.error());
   return Question{*std::move(messages), std::make_unique<api::MessagesFormat>()};
 }
@@ -243,7 +244,7 @@ asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& r
   if (!within_limits) co_return co_await fail(exchange, request_id, within_limits.error());
   auto parsing = charge_parsing(exchange);
   if (!parsing) co_return co_await fail(exchange, request_id, shortage_error(parsing.error()));
-  auto question = read_question(exchange.request(), options_.wall());
+  auto question = read_question(exchange.request(), options_.wall(), pool_.model().sees());
   parsing->give_back();
   exchange.release_body();
   if (!question) co_return co_await fail(exchange, request_id, question.error());
@@ -278,7 +279,8 @@ asio::awaitable<void> Service::count_tokens(Exchange& exchange, const std::strin
   if (const auto refused = refusal()) co_return co_await fail(exchange, request_id, *refused);
   auto parsing = charge_parsing(exchange);
   if (!parsing) co_return co_await fail(exchange, request_id, shortage_error(parsing.error()));
-  const auto request = api::parse_count_tokens_request(exchange.request().body);
+  const auto request =
+      api::parse_count_tokens_request(exchange.request().body, pool_.model().sees());
   parsing->give_back();
   exchange.release_body();
   if (!request) co_return co_await fail(exchange, request_id, request.error());
@@ -358,6 +360,8 @@ HttpResponse Service::models(const HttpRequest& request, const std::string& requ
   if (status.info) {
     window = status.info->context_tokens;
     capabilities = {.batches = batches_ != nullptr, .engine = status.info->capabilities};
+    // Known before the load: it is about the files, not about the engine.
+    capabilities->engine.image_input = pool_.model().sees();
   }
   const api::Model model{.id = pool_.model().id,
                          .display_name = pool_.model().id,
