@@ -134,6 +134,11 @@ TEST(ContentTest, ImagesThatCannotBeTakenAreRefusedByName) {
   }
   EXPECT_EQ(seen(R"([{"role":"assistant","content":[)" + std::string(kPng) + "]}]"),
             "refused: messages.0.content.0: only a user's images can be read");
+  std::string album(kPng);
+  for (std::size_t i = 1; i < engine::kImagesMax; ++i) (album += ',') += kPng;
+  EXPECT_EQ(user_sees(album).substr(0, 3), "u: ");
+  EXPECT_EQ(user_sees(album + "," + std::string(kPng)),
+            "refused: messages: there are 101 images; 100 are the most");
   const std::string much(engine::kImageCharactersMax + 4, 'A');
   EXPECT_EQ(source(R"("type":"base64","media_type":"image/png","data":")" + much + "\""),
             "refused: messages: the images have 16777220 bytes of base64 together; 16777216 are "

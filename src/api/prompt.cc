@@ -174,13 +174,19 @@ std::expected<void, Refusal> append_message(const value& message, std::string_vi
   return {};
 }
 
-/// Files are most of a prompt that has them, and the worker keeps them for a while.
+/// Files are most of a prompt that has them; the worker reads each and keeps them for a while.
 std::expected<void, Refusal> check_images(const std::vector<Turn>& turns) {
+  std::size_t count = 0;
   std::size_t characters = 0;
   for (const Turn& turn : turns) {
     for (const Part& part : turn.parts) {
+      count += part.images.size();
       for (const engine::Image& image : part.images) characters += image.base64.size();
     }
+  }
+  if (count > engine::kImagesMax) {
+    return std::unexpected(Refusal{"messages", fmt::format("there are {} images; {} are the most",
+                                                           count, engine::kImagesMax)});
   }
   if (characters <= engine::kImageCharactersMax) return {};
   return std::unexpected(Refusal{

@@ -86,6 +86,56 @@ std::unexpected<Error> invalid(std::string message) {
   return fail(Code::kInvalidArgument, std::move(message));
 }
 
+/// What the decoder says of the last file.
+std::unexpected<Error> broken() {
+  const std::string_view reason = stbi_failure_reason();
+  if (reason != "outofmem") return invalid(fmt::format("the image is broken: {}", reason));
+  return invalid(fmt::format("decoding the image takes more than {} bytes: scale it down",
+                             kDecodeBytesMax.count()));
+}
+
+const stbi_uc* bytes_of(std::string_view file) {
+  return reinterpret_cast<const stbi_uc*>(file.data());
+}
+
+/// A JPEG may walk over all of its pixels in each of its scans, and a scan may have a dozen bytes.
+/// Usual files have one, or ten where they are progressive.
+bool has_too_many_scans(std::string_view file) {
+  constexpr std::size_t kScansMax = 32;
+  constexpr std::string_view kStartOfScan = "\xFF\xDA";
+  std::size_t scans = 0;
+  for (std::size_t at = file.find(kStartOfScan); at != std::string_view::npos;
+       at = file.find(kStartOfScan, at + kStartOfScan.size())) {
+    ++scans;
+  }
+  return type_of(file) == "image/jpeg" && scans > kScansMax;
+}
+
+/// REQUIRES: g_decoding is held.
+Result<ImageSize> size_in_head(std::string_view file) {
+  if (file.size() > static_cast<std::size_t>(std::numeric_limits<int>::max())) {
+    return invalid("the image is too large");
+  }
+  if (has_too_many_scans(file)) return invalid("the image has too many scans");
+  int width = 0;
+  int height = 0;
+  int channels = 0;
+  if (stbi_info_from_memory(bytes_of(file), static_cast<int>(file.size()), &width, &height,
+                            &channels) == 0 ||
+      width <= 0 || height <= 0) {
+    return broken();
+  }
+  const ImageSize size{static_cast<std::uint32_t>(width), static_cast<std::uint32_t>(height)};
+  if (size.width <= kImageSideMax && size.height <= kImageSideMax &&
+      size.pixels() <= kImagePixelsMax) {
+    return size;
+  }
+  return invalid(
+      fmt::format("the image has {} x {} pixels; at most {} pixels, and {} on a side, "
+                  "can be read: scale it down",
+                  size.width, size.height, kImagePixelsMax, kImageSideMax));
+}
+
 }  // namespace
 
 void FreePixels::operator()(unsigned char* pixels) const {
@@ -113,37 +163,24 @@ Result<std::string> file_of(const Image& image) {
   return *std::move(file);
 }
 
-Result<Pixels> decode_image(std::string_view file) {
-  if (file.size() > static_cast<std::size_t>(std::numeric_limits<int>::max())) {
-    return invalid("the image is too large");
-  }
-  const auto* const bytes = reinterpret_cast<const stbi_uc*>(file.data());
-  const int length = static_cast<int>(file.size());
+Result<ImageSize> image_size(std::string_view file) {
   const std::lock_guard lock(g_decoding);
+  return size_in_head(file);
+}
+
+Result<Pixels> decode_image(std::string_view file) {
+  const std::lock_guard lock(g_decoding);
+  const Result<ImageSize> size = size_in_head(file);
+  if (!size) return std::unexpected(size.error());
+  Pixels pixels{*size, nullptr};
   int width = 0;
   int height = 0;
   int channels = 0;
-  if (stbi_info_from_memory(bytes, length, &width, &height, &channels) == 0 || width <= 0 ||
-      height <= 0) {
-    return invalid(fmt::format("the image is broken: {}", stbi_failure_reason()));
-  }
-  const auto wide = static_cast<std::uint32_t>(width);
-  const auto high = static_cast<std::uint32_t>(height);
-  if (wide > kImageSideMax || high > kImageSideMax ||
-      std::uint64_t{wide} * high > kImagePixelsMax) {
-    return invalid(
-        fmt::format("the image has {} x {} pixels; at most {} pixels, and {} on a side, "
-                    "can be read: scale it down",
-                    wide, high, kImagePixelsMax, kImageSideMax));
-  }
-  Pixels pixels{wide, high, nullptr};
-  unsigned char* const rgb = stbi_load_from_memory(bytes, length, &width, &height, &channels, 3);
-  if (rgb == nullptr) {
-    return invalid(fmt::format("the image is broken: {}", stbi_failure_reason()));
-  }
-  pixels.rgb.reset(rgb);
-  PENSIEVE_CHECK(static_cast<std::uint32_t>(width) == wide &&
-                 static_cast<std::uint32_t>(height) == high);
+  pixels.rgb.reset(stbi_load_from_memory(bytes_of(file), static_cast<int>(file.size()), &width,
+                                         &height, &channels, 3));
+  if (!pixels.rgb) return broken();
+  PENSIEVE_CHECK(static_cast<std::uint32_t>(width) == size->width &&
+                 static_cast<std::uint32_t>(height) == size->height);
   return pixels;
 }
 

@@ -19,24 +19,33 @@ inline constexpr std::uint32_t kImageSideMax = 8192;
 /// What decoding takes beside the file, whatever the file says: 16 bytes for each of the pixels.
 inline constexpr Bytes kDecodeBytesMax = 128_MiB;
 
+struct ImageSize {
+  std::uint32_t width = 0;  // At least 1, as is the height.
+  std::uint32_t height = 0;
+
+  std::uint64_t pixels() const { return std::uint64_t{width} * height; }
+};
+
 struct FreePixels {
   void operator()(unsigned char* pixels) const;
 };
 
 struct Pixels {
-  std::uint32_t width = 0;  // At least 1, as is the height.
-  std::uint32_t height = 0;
-  std::unique_ptr<unsigned char[], FreePixels> rgb;  // Rows of `width` times three bytes.
+  ImageSize size;
+  std::unique_ptr<unsigned char[], FreePixels> rgb;  // Rows of the width times three bytes.
 };
 
 /// The bytes of the file, which are of the kind that the image says.
 /// Errors: kInvalidArgument, beginning with the image's field.
 Result<std::string> file_of(const Image& image);
 
-/// `file` as file_of() gave it. Memory is taken only once the file's head has said how large the
-/// picture is; one call at a time decodes, others wait.
-/// Errors: kInvalidArgument where the file is broken or too large; the message has no field.
-/// Thread-safety: any thread.
+// `file` as file_of() gave it. Errors: kInvalidArgument where the file is broken or too large; the
+// message has no field. Thread-safety: any thread.
+
+/// What the file's head says, within the limits above.
+Result<ImageSize> image_size(std::string_view file);
+
+/// Takes memory only for a picture of such a size. One call at a time decodes, others wait.
 Result<Pixels> decode_image(std::string_view file);
 
 }  // namespace pensieve::engine

@@ -170,8 +170,8 @@ struct LlamaVision::Impl {
 
   std::uint64_t tile_bytes() const { return std::uint64_t{side} * side * 3 * sizeof(float); }
 
-  /// What stands for one picture. Null pixels: their number decides, and nothing is computed.
-  Result<mtmd::input_chunks_ptr> chunks_of(const Pixels& pixels, bool has_pixels) const;
+  /// What stands for one picture. Null pixels: its size decides, and it cannot be computed.
+  Result<mtmd::input_chunks_ptr> chunks_of(ImageSize size, const unsigned char* rgb) const;
   Result<std::shared_ptr<const std::string>> keep(std::string file) const;
   Result<void> open(const LlamaImages& images, const LlamaImages::Part& part);
   static bool tick_while_computing(ggml_tensor* /*tensor*/, bool asks, void* data);
@@ -198,10 +198,9 @@ bool LlamaVision::Impl::tick_while_computing(ggml_tensor* /*tensor*/, bool asks,
   return true;
 }
 
-Result<mtmd::input_chunks_ptr> LlamaVision::Impl::chunks_of(const Pixels& pixels,
-                                                            bool has_pixels) const {
-  const mtmd::bitmap_ptr bitmap(
-      mtmd_bitmap_init(pixels.width, pixels.height, has_pixels ? pixels.rgb.get() : nullptr));
+Result<mtmd::input_chunks_ptr> LlamaVision::Impl::chunks_of(ImageSize size,
+                                                            const unsigned char* rgb) const {
+  const mtmd::bitmap_ptr bitmap(mtmd_bitmap_init(size.width, size.height, rgb));
   const mtmd_bitmap* const bitmaps[] = {bitmap.get()};
   const std::string_view marker = mtmd_get_marker(context.get());
   const mtmd_input_text text{marker.data(), marker.size(), false, true};
@@ -245,7 +244,7 @@ Result<void> LlamaVision::Impl::open(const LlamaImages& images, const LlamaImage
   Result<Pixels> pixels = decode_image(*file);
   if (!pixels) return std::unexpected(pixels.error());
   if (tick) tick();
-  Result<mtmd::input_chunks_ptr> chunks = chunks_of(*pixels, true);
+  Result<mtmd::input_chunks_ptr> chunks = chunks_of(pixels->size, pixels->rgb.get());
   if (!chunks) return std::unexpected(chunks.error());
   if (tick) tick();
   opened.file = file;
@@ -282,7 +281,7 @@ Result<std::unique_ptr<LlamaVision>> LlamaVision::load(const llama_model* model,
     return unsupported(options.path, "is for a model with M-RoPE, which is not supported");
   }
   // A projector of another model of the same width asks for tokens that this one has not.
-  const Result<mtmd::input_chunks_ptr> probe = impl->chunks_of({*side, *side, nullptr}, false);
+  const Result<mtmd::input_chunks_ptr> probe = impl->chunks_of({*side, *side}, nullptr);
   if (!probe) return unsupported(options.path, "does not fit: " + probe.error().message);
   for (std::size_t i = 0; i < mtmd_input_chunks_size(probe->get()); ++i) {
     std::size_t count = 0;
@@ -303,10 +302,17 @@ Result<void> LlamaVision::append(const Image& image, std::vector<Token>& tokens,
   };
   Result<std::string> file = file_of(image);
   if (!file) return std::unexpected(file.error());
-  Result<Pixels> pixels = decode_image(*file);
-  if (!pixels) return in_field(pixels.error());
-  pixels->rgb.reset();
-  const Result<mtmd::input_chunks_ptr> chunks = impl_->chunks_of(*pixels, false);
+  const Result<ImageSize> size = image_size(*file);
+  if (!size) return in_field(size.error());
+  images.pixels += size->pixels();
+  if (images.pixels > kPromptPixelsMax) {
+    return in_field({Code::kInvalidArgument,
+                     fmt::format("the images up to this one have {} pixels; {} are the most of one "
+                                 "request: scale them down",
+                                 images.pixels, kPromptPixelsMax)});
+  }
+  if (const Result<Pixels> pixels = decode_image(*file); !pixels) return in_field(pixels.error());
+  const Result<mtmd::input_chunks_ptr> chunks = impl_->chunks_of(*size, nullptr);
   if (!chunks) return in_field(chunks.error());
   const PartTokens hashes(*file);
   auto kept = impl_->keep(*std::move(file));

@@ -343,6 +343,22 @@ TEST_F(LlamaVisionTest, WhatIsNoPictureIsRefusedByName) {
   EXPECT_EQ(images_in(prepared(prompt_with({image_of(good)})).tokens), TestProjector::kJanusTokens);
 }
 
+TEST_F(LlamaVisionTest, WhatOnePromptMakesTheDecoderDoHasABound) {
+  const Image large = image_of(png(4096, 2048, 'x'));
+  EXPECT_TRUE(engine_->prepare(prompt_with(std::vector<Image>(4, large))));
+  const Result<Prepared> album = engine_->prepare(prompt_with(std::vector<Image>(17, large)));
+  ASSERT_FALSE(album);
+  EXPECT_EQ(album.error().code, Code::kInvalidArgument);
+  EXPECT_NE(album.error().message.find("142606336 pixels"), std::string::npos)
+      << album.error().message;
+  Image scans = large;
+  scans.media_type = "image/jpeg";
+  std::string file = "\xFF\xD8\xFF";
+  for (int i = 0; i < 33; ++i) file += "\xFF\xDA";
+  scans.base64 = to_base64(file);
+  EXPECT_NE(refusal(scans).find("too many scans"), std::string::npos);
+}
+
 TEST_F(LlamaVisionTest, FilesThatWaitHaveABound) {
   std::string file = png(64, 64, 'x');
   file.resize(10 << 20);  // What stands behind the picture is not read, but it is kept.

@@ -34,6 +34,8 @@ struct Image {
   bool operator==(const Image&) const = default;
 };
 
+/// Most images of one prompt, as Anthropic's API has it.
+inline constexpr std::size_t kImagesMax = 100;
 /// Most characters of base64 that the images of one prompt have together.
 inline constexpr std::size_t kImageCharactersMax = std::size_t{16} << 20;
 
