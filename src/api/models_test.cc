@@ -45,13 +45,6 @@ std::string page_refusal(std::string_view query) {
   return parsed.error().message;
 }
 
-TEST(ModelBodyTest, SaysWhetherTheModelSees) {
-  Model seeing = model("vlm");
-  seeing.capabilities.image_input = true;
-  EXPECT_NE(model_body(seeing).find(R"("image_input":{"supported":true},"pdf_input":)"),
-            std::string::npos);
-}
-
 TEST(ModelBodyTest, HasTheExactShape) {
   EXPECT_EQ(model_body(model("Qwen/Qwen3-8B:Q4_K_M")),
             R"({"type":"model","id":"Qwen/Qwen3-8B:Q4_K_M","display_name":"Shown",)"

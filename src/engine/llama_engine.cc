@@ -65,7 +65,9 @@ Result<ModelInfo> LlamaEngine::load(const LoadOptions& options,
                    exact.context_tokens,
                    planned->context_train_tokens,
                    exact.cells,
-                   {.structured_outputs = true, .thinking = chat_->can_think()}};
+                   {.structured_outputs = true,
+                    .thinking = chat_->can_think(),
+                    .image_input = vision_ != nullptr}};
 }
 
 Result<void> LlamaEngine::open_model(const LoadOptions& options,

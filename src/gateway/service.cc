@@ -360,8 +360,6 @@ HttpResponse Service::models(const HttpRequest& request, const std::string& requ
   if (status.info) {
     window = status.info->context_tokens;
     capabilities = {.batches = batches_ != nullptr, .engine = status.info->capabilities};
-    // Known before the load: it is about the files, not about the engine.
-    capabilities->engine.image_input = pool_.model().sees();
   }
   const api::Model model{.id = pool_.model().id,
                          .display_name = pool_.model().id,
