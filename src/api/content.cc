@@ -217,7 +217,8 @@ Read read_search_result(const Block& block, std::vector<Part>& parts) {
     const auto url = require_string(*page, "url");
     if (!title) return std::unexpected(within("content", within(i, title.error())));
     if (!url) return std::unexpected(within("content", within(i, url.error())));
-    append_line(text, fmt::format("Found: {} ({})", *title, *url));
+    if (!text.empty()) text += '\n';
+    text += fmt::format("Found: {} ({})", *title, *url);
   }
   if (!text.empty()) parts.push_back({Part::Kind::kText, std::move(text)});
   return {};
