@@ -201,7 +201,8 @@ asio::awaitable<Pool::Loaded> Pool::load() {
   if (const auto refused = refusal_before_start()) co_return std::unexpected(*refused);
   const std::uint64_t generation = ++generation_;
   reconciler_.set_key(estimate_key(options_.model.path, options_.model.engine,
-                                   options_.sequences_max, kStepTokensMax));
+                                   options_.sequences_max, kStepTokensMax,
+                                   options_.model.projector));
   auto link = options_.start_worker(
       executor_, clock_,
       {.program = options_.worker_program,
