@@ -107,8 +107,57 @@ Read read_image(const Block& block, std::vector<Part>& parts) {
   return {};
 }
 
-Read refuse_document(const Block&, std::vector<Part>&) {
-  return refuse("", "this model cannot read documents");
+constexpr std::string_view kCannotRead = "this model cannot read documents that are not text";
+
+/// The text of a document's `content`, a string or text blocks.
+std::expected<std::string, Refusal> content_text(const value& content) {
+  if (const boost::json::string* text = content.if_string()) return std::string(*text);
+  const boost::json::array* blocks = content.if_array();
+  if (blocks == nullptr) return refuse("", "Input should be a valid string or list");
+  std::string joined;
+  for (std::size_t i = 0; i < blocks->size(); ++i) {
+    const auto type = type_of((*blocks)[i]);
+    if (!type) return std::unexpected(within(i, type.error()));
+    if (*type != "text") return refuse(std::to_string(i), std::string(kCannotRead));
+    const auto text = require_string((*blocks)[i].get_object(), "text");
+    if (!text) return std::unexpected(within(i, text.error()));
+    if (!joined.empty()) joined += '\n';
+    joined += *text;
+  }
+  return joined;
+}
+
+/// What a document says, below its title and context where it has such.
+std::expected<std::string, Refusal> document_text(const object& block) {
+  const auto found = require(block, "source");
+  if (!found) return std::unexpected(found.error());
+  const object* source = (*found)->if_object();
+  if (source == nullptr) return refuse("source", "Input should be an object");
+  const auto type = require_string(*source, "type");
+  if (!type) return std::unexpected(within("source", type.error()));
+  const bool is_text = *type == "text";
+  if (!is_text && *type != "content") return refuse("source.type", std::string(kCannotRead));
+  const std::string_view key = is_text ? "data" : "content";
+  const auto content = require(*source, key);
+  if (!content) return std::unexpected(within("source", content.error()));
+  if (is_text && !(*content)->is_string()) return refuse("source.data", "Input should be a string");
+  auto text = content_text(**content);
+  if (!text) return std::unexpected(within("source", within(key, text.error())));
+  std::string whole;
+  for (const std::string_view name : {"title", "context"}) {
+    const value* const head = find(block, name);
+    if (head == nullptr || !head->is_string() || head->get_string().empty()) continue;
+    whole.append(head->get_string().data(), head->get_string().size());
+    whole += '\n';
+  }
+  return whole + *text;
+}
+
+Read read_document(const Block& block, std::vector<Part>& parts) {
+  auto text = document_text(block.members);
+  if (!text) return std::unexpected(text.error());
+  if (!text->empty()) parts.push_back({Part::Kind::kText, *std::move(text)});
+  return {};
 }
 
 Read read_thinking(const Block& block, std::vector<Part>& parts) {
@@ -155,7 +204,9 @@ std::expected<std::string, Refusal> result_line(const value& block, ToolList& to
     return tools.reference(*name);
   }
   if (*type == "image") return "[image omitted: this model cannot read images]";
-  if (*type == "document") return "[document omitted: this model cannot read documents]";
+  if (*type == "document") {
+    return document_text(members).value_or(fmt::format("[document omitted: {}]", kCannotRead));
+  }
   return refuse_type(*type, "'text', 'image', 'document', 'tool_reference'");
 }
 
@@ -238,7 +289,7 @@ constexpr std::array kBlockTypes = {
     BlockType{"server_tool_use", read_nothing, false, true, false},
     BlockType{"web_search_tool_result", read_search_result, false, true, false},
     BlockType{"image", read_image, true, true, false},
-    BlockType{"document", refuse_document, true, true, false},
+    BlockType{"document", read_document, true, true, false},
     BlockType{"tool_addition", read_nothing, false, false, true},
     BlockType{"tool_removal", read_nothing, false, false, true},
 };

@@ -1,6 +1,7 @@
 // Each kind of content block: what it becomes in the prompt, or how it is refused.
 #include "api/content.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "api/testing/bodies.h"
@@ -64,11 +65,39 @@ TEST(ContentTest, RefusesBlocksInTheWrongRole) {
             "any of the expected tags: 'text', 'tool_addition', 'tool_removal'");
 }
 
-TEST(ContentTest, RefusesPicturesAndDocumentsOfAMessage) {
+TEST(ContentTest, RefusesPicturesOfAMessage) {
   EXPECT_EQ(of_user(R"({"type":"text","text":"a"},{"type":"image","source":{}})"),
             "refused: messages.0.content.1: this model cannot read images");
-  EXPECT_EQ(of_user(R"({"type":"document","source":{}})"),
-            "refused: messages.0.content.0: this model cannot read documents");
+}
+
+std::string of_document(std::string_view members) {
+  return of_user(fmt::format(R"({{"type":"document",{}}})", members));
+}
+
+TEST(ContentTest, ReadsDocumentsThatAreText) {
+  EXPECT_EQ(of_document(R"("source":{"type":"text","media_type":"text/plain","data":"a\nb"})"),
+            "u: a\nb\n");
+  EXPECT_EQ(of_document(R"("title":"Tea","context":"From 1908","source":{"type":"content",)"
+                        R"("content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]})"),
+            "u: Tea\nFrom 1908\na\nb\n");
+  EXPECT_EQ(of_document(R"("title":null,"source":{"type":"content","content":"a"})"), "u: a\n");
+  EXPECT_EQ(of_result(R"([{"type":"document","source":{"type":"text","data":"a"}}])"),
+            "u: <tool_response>\na\n</tool_response>\n");
+}
+
+TEST(ContentTest, RefusesOtherDocuments) {
+  const std::string at = "refused: messages.0.content.0.";
+  const std::string cannot = "this model cannot read documents that are not text";
+  EXPECT_EQ(of_document(R"("source":{})"), at + "source.type: Field required");
+  EXPECT_EQ(of_document(R"("source":"a")"), at + "source: Input should be an object");
+  for (const char* type : {"base64", "url", "file"}) {
+    EXPECT_EQ(of_document(fmt::format(R"("source":{{"type":"{}"}})", type)),
+              at + "source.type: " + cannot);
+  }
+  EXPECT_EQ(of_document(R"("source":{"type":"content","content":[{"type":"image"}]})"),
+            at + "source.content.0: " + cannot);
+  EXPECT_EQ(of_document(R"("source":{"type":"text","data":[]})"),
+            at + "source.data: Input should be a string");
 }
 
 /// Where images stand in the messages of a seeing model, as "u: a{image/png AAAA field}b".
@@ -235,7 +264,8 @@ TEST(ContentTest, TellsTheModelWhatAToolResultLeftOut) {
   EXPECT_EQ(of_result(R"([{"type":"text","text":"a"},{"type":"image"},{"type":"document"},)"
                       R"({"type":"tool_reference","tool_name":"WebFetch"}])"),
             "u: <tool_response>\na\n[image omitted: this model cannot read images]\n"
-            "[document omitted: this model cannot read documents]\nWebFetch\n</tool_response>\n");
+            "[document omitted: this model cannot read documents that are not "
+            "text]\nWebFetch\n</tool_response>\n");
 }
 
 TEST(ContentTest, RefusesMalformedToolResults) {

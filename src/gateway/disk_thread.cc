@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -70,7 +71,11 @@ asio::awaitable<Result<void>> DiskThread::run(std::function<Result<void>()> work
   // Moved along, so that it ends on the io thread: its timer must not end on the other.
   asio::post(thread_, [piece = std::shared_ptr<Piece>(piece), work = std::move(work),
                        guard = std::move(guard)]() mutable {
-    piece->result = work();
+    try {
+      piece->result = work();
+    } catch (const std::exception& error) {  // Out of this thread it would end the gateway.
+      piece->result = fail(Code::kInternal, error.what());
+    }
     work = nullptr;
     const asio::any_io_executor executor = guard.get_executor();
     asio::post(executor, [piece = std::move(piece), guard = std::move(guard)] {

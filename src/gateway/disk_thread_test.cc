@@ -5,6 +5,7 @@
 #include <fstream>
 #include <future>
 #include <iterator>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -76,6 +77,13 @@ TEST_F(DiskThreadTest, OnePieceFollowsAnotherAndEachHasItsResult) {
     EXPECT_EQ(order[static_cast<std::size_t>(i)], i);
     EXPECT_EQ(results_[static_cast<std::size_t>(i)], i % 2 == 1 ? std::to_string(i) : "");
   }
+}
+
+TEST_F(DiskThreadTest, WorkThatThrowsHasFailedAndTheNextGoesOn) {
+  begin([]() -> Result<void> { throw std::runtime_error("no such luck"); });
+  begin([]() -> Result<void> { return {}; });
+  io_.run();
+  EXPECT_EQ(results_, (std::vector<std::string>{"no such luck", ""}));
 }
 
 TEST_F(DiskThreadTest, AFileIsReplacedAsAWholeAndNothingElseStays) {
