@@ -67,6 +67,28 @@ def with_chat_template(source, target, template):
     target.write_bytes(head + bytes(padded(len(head))) + weights)
 
 
+def with_number(source, target, key, value):
+    """Writes `source` to `target` with one key more."""
+    data = source.read_bytes()
+    reader = Reader(data)
+    assert reader.number("I") == 0x46554747 and reader.number("I") == 3
+    tensors, keys = reader.number("Q"), reader.number("Q")
+    for _ in range(keys):
+        assert reader.text() not in (key.encode(), b"general.alignment")
+        reader.skip(reader.number("I"))
+    keys_end = reader.at
+    for _ in range(tensors):
+        reader.text()
+        for _ in range(reader.number("I")):
+            reader.number("Q")
+        reader.number("I")
+        reader.number("Q")
+    head = (data[:16] + struct.pack("<Q", keys + 1) + data[24:keys_end] + _key(key, value)
+            + data[keys_end:reader.at])
+    weights = data[reader.at + padded(reader.at):]
+    target.write_bytes(head + bytes(padded(len(head))) + weights)
+
+
 UINT32, FLOAT32, BOOL = 4, 6, 7
 
 

@@ -11,6 +11,8 @@
 #include <charconv>
 #include <cstring>
 
+#include <fmt/core.h>
+
 namespace pensieve::engine {
 namespace {
 
@@ -98,6 +100,16 @@ std::string perform(const Attempt& attempt) {
       return outcome(::kill(*parse_number(attempt.target), 0) == 0);
   }
   return "unknown";
+}
+
+Result<bool> create_once(const std::string& path) {
+  const int file = open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+  if (file >= 0) {
+    close(file);
+    return true;
+  }
+  if (errno == EEXIST) return false;
+  return fail(Code::kInternal, fmt::format("once: {}: {}", path, std::strerror(errno)));
 }
 
 }  // namespace pensieve::engine

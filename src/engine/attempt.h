@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/error.h"
+
 namespace pensieve::engine {
 
 struct Attempt {
@@ -26,5 +28,8 @@ std::optional<Attempt> parse_attempt(std::string_view verb, std::string_view tar
 /// Tries, and says how it went in one word: "done" or the name of the error ("EACCES"). An exec
 /// that is allowed does not come back.
 std::string perform(const Attempt& attempt);
+
+/// Whether this call is the one that created the file: for what shall happen once in all.
+Result<bool> create_once(const std::string& path);
 
 }  // namespace pensieve::engine

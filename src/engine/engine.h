@@ -108,8 +108,8 @@ struct Plan {
   Bytes resize_copy;
 };
 
-/// What an engine can do with the model that it has loaded. Clients are told; nothing is refused
-/// because of it.
+/// What an engine can do with the model that it has loaded. Clients are told; only embeddings, and
+/// answers of a model that gives embeddings, are refused because of it.
 struct Capabilities {
   bool structured_outputs = false;  // Answers keep a JSON schema, whatever the model would say.
   bool thinking = false;            // Answers may have thoughts, and those a limit.
@@ -168,7 +168,8 @@ using ProgressTick = std::function<void()>;
 
 /// Ownership: the caller owns the engine; an engine owns its model and caches.
 /// Thread-safety: plan() and load() come first, from one thread. After load(), tokenize(),
-/// append_piece() and ends_generation() may be called from any thread; all others from one thread.
+/// tokenize_text(), append_piece() and ends_generation() may be called from any thread; all others
+/// from one thread.
 /// Errors: kInvalidArgument and kNotFound are about the input or the file; kOutOfMemory means that
 /// nothing was changed and less may be asked for; anything else ends the worker.
 class Engine {
@@ -226,6 +227,21 @@ class Engine {
   /// kOutOfMemory: no free cells; no sequence has changed. kInvalidArgument: the picture that the
   /// step is cannot be processed; no sequence has changed.
   virtual Result<void> step(std::span<const StepInput> inputs, std::vector<Token>& sampled) = 0;
+
+  /// The tokens of a text as it stands, for embed(): without a template, with the tokens that the
+  /// model wants around it. REQUIRES: it has at most prompt_bytes_max(). Thread-safety as
+  /// tokenize(). Errors: kInvalidArgument where the model gives no embeddings.
+  virtual Result<std::vector<Token>> tokenize_text(std::string_view /*text*/) const {
+    return fail(Code::kInvalidArgument, "this model gives no embeddings");
+  }
+
+  /// One vector of length 1 for an input of 1 to `context_tokens` tokens; what was computed for
+  /// others has no part in it. A model whose Capabilities say `embeddings` does this alone: it
+  /// takes no steps. Errors: kInvalidArgument where the model gives no embeddings, or none for
+  /// this input, which may have anything in it.
+  virtual Result<std::vector<float>> embed(std::span<const Token> /*tokens*/) {
+    return fail(Code::kInvalidArgument, "this model gives no embeddings");
+  }
 
   /// Gives back what the engine's allocator keeps for later (never KV). Returns the bytes that
   /// came back, measured.

@@ -34,7 +34,12 @@ Result<ModelInfo> LlamaEngine::load(const LoadOptions& options,
     if (Result<void> opened = open_model(exact, progress); !opened) {
       return std::unexpected(opened.error());
     }
+    const Result<std::optional<EmbeddingKind>> kind = embedding_kind(model_.get());
+    if (!kind) return std::unexpected(kind.error());
+    embedding_ = *kind;
+    if (embedding_) exact = embedding_options(exact, *embedding_, planned->context_train_tokens);
     options_ = exact;
+    options_.cells = exact.cells = planned->cells;
     thread_count_ = ThreadCount(exact.threads);
     Result<void> opened = open_projector();
     if (opened) opened = open_context();
@@ -49,9 +54,11 @@ Result<ModelInfo> LlamaEngine::load(const LoadOptions& options,
     return fail(Code::kInternal,
                 fmt::format("loading {} failed: {}", options.model_path, error.what()));
   }
-  Result<std::unique_ptr<LlamaChat>> chat = LlamaChat::create(model_.get(), "", vision_.get());
-  if (!chat) return std::unexpected(chat.error());
-  chat_ = *std::move(chat);
+  if (!embedding_) {
+    Result<std::unique_ptr<LlamaChat>> chat = LlamaChat::create(model_.get(), "", vision_.get());
+    if (!chat) return std::unexpected(chat.error());
+    chat_ = *std::move(chat);
+  }
 
   batch_ = std::make_unique<LlamaBatch>(exact.step_tokens_max);
   defaults_ = SamplingDefaults::of(model_.get());
@@ -65,9 +72,10 @@ Result<ModelInfo> LlamaEngine::load(const LoadOptions& options,
                    exact.context_tokens,
                    planned->context_train_tokens,
                    exact.cells,
-                   {.structured_outputs = true,
-                    .thinking = chat_->can_think(),
-                    .image_input = vision_ != nullptr}};
+                   {.structured_outputs = chat_ != nullptr,
+                    .thinking = chat_ != nullptr && chat_->can_think(),
+                    .image_input = vision_ != nullptr,
+                    .embeddings = embedding_.has_value()}};
 }
 
 Result<void> LlamaEngine::open_model(const LoadOptions& options,
@@ -95,7 +103,7 @@ Result<void> LlamaEngine::open_model(const LoadOptions& options,
 }
 
 Result<void> LlamaEngine::open_projector() {
-  if (options_.projector_path.empty()) return {};
+  if (options_.projector_path.empty() || embedding_) return {};
   Result<std::unique_ptr<LlamaVision>> vision =
       LlamaVision::load(model_.get(),
                         {.path = options_.projector_path,
@@ -108,7 +116,7 @@ Result<void> LlamaEngine::open_projector() {
 }
 
 Result<void> LlamaEngine::open_context() {
-  llama_context_params params = context_params(options_);
+  llama_context_params params = context_params(options_, embedding_);
   params.abort_callback = [](void* data) {
     static_cast<LlamaEngine*>(data)->tick();
     return false;
@@ -147,7 +155,7 @@ void LlamaEngine::use_threads(std::uint32_t threads) {
 }
 
 void LlamaEngine::append_piece(Token token, std::string& out) const {
-  pensieve::engine::append_piece(vocab_, token, chat_->shows(token), out);
+  pensieve::engine::append_piece(vocab_, token, chat_ != nullptr && chat_->shows(token), out);
 }
 
 Result<void> LlamaEngine::set_sampling(SequenceId sequence, const Sampling& sampling,
@@ -186,6 +194,7 @@ Result<void> LlamaEngine::check_room(std::size_t tokens) const {
 }
 
 Result<void> LlamaEngine::step(std::span<const StepInput> inputs, std::vector<Token>& sampled) {
+  PENSIEVE_CHECK(!embedding_);  // prepare() has refused.
   if (!context_) {
     if (Result<void> opened = open_context(); !opened) {
       return fail(Code::kInternal, opened.error().message);

@@ -85,6 +85,7 @@ Result<void> LlamaEngine::reopen(std::uint32_t cells, const std::string& copy) {
 }
 
 Result<std::uint32_t> LlamaEngine::resize(std::uint32_t cells) {
+  if (embedding_) return this->cells();  // What the longest input needs, and never more.
   const std::size_t used = cells_.size() - cells_.free_count();
   if (cells == 0 || used > cells || cells > kCellsMost) {
     return fail(Code::kInvalidArgument,
@@ -158,7 +159,7 @@ Result<void> LlamaEngine::restore_state(SequenceId sequence, std::string_view st
 }
 
 std::string LlamaEngine::state_format() const {
-  const llama_context_params params = context_params(options_);
+  const llama_context_params params = context_params(options_, embedding_);
   return fmt::format("llama {} {} K {} V {}", ggml_version(), ggml_commit(),
                      ggml_type_name(params.type_k), ggml_type_name(params.type_v));
 }

@@ -18,6 +18,7 @@
 #include "engine/engine.h"
 #include "engine/llama_batch.h"
 #include "engine/llama_chat.h"
+#include "engine/llama_embed.h"
 #include "engine/llama_plan.h"
 #include "engine/llama_sampler.h"
 #include "engine/llama_state.h"
@@ -40,12 +41,10 @@ class LlamaEngine final : public Engine {
   Result<Plan> plan(const LoadOptions& options) override { return plan_llama(options); }
   Result<ModelInfo> load(const LoadOptions& options,
                          const std::function<void(float)>& progress) override;
-  Result<std::vector<Token>> tokenize(const Prompt& prompt) const override {
-    return chat_->tokenize(prompt);
-  }
-  Result<Prepared> prepare(const Prompt& prompt) const override {
-    return chat_->prepare(prompt, options_.context_tokens);
-  }
+  Result<std::vector<Token>> tokenize(const Prompt& prompt) const override;
+  Result<Prepared> prepare(const Prompt& prompt) const override;
+  Result<std::vector<Token>> tokenize_text(std::string_view text) const override;
+  Result<std::vector<float>> embed(std::span<const Token> tokens) override;
   void append_piece(Token token, std::string& out) const override;
   bool ends_generation(Token token) const override { return llama_vocab_is_eog(vocab_, token); }
   Result<void> set_sampling(SequenceId sequence, const Sampling& sampling,
@@ -101,7 +100,8 @@ class LlamaEngine final : public Engine {
 
   const ProgressTick tick_;
   const Clock& clock_ = steady_clock();
-  LoadOptions options_;  // As loaded.
+  LoadOptions options_;                     // As loaded.
+  std::optional<EmbeddingKind> embedding_;  // Empty: the model generates text.
   ThreadCount thread_count_{1};
   // Destroyed from the last to the first: the context uses the threads and the model.
   LlamaModel model_;
@@ -109,7 +109,7 @@ class LlamaEngine final : public Engine {
   LlamaThreads few_threads_;
   LlamaContext context_;
   std::unique_ptr<LlamaVision> vision_;  // Null: the model cannot see.
-  std::unique_ptr<LlamaChat> chat_;
+  std::unique_ptr<LlamaChat> chat_;      // Null where the model gives embeddings.
   std::unique_ptr<LlamaBatch> batch_;
   const llama_vocab* vocab_ = nullptr;
   std::size_t vocabulary_ = 0;

@@ -56,7 +56,10 @@ bool is_mlx_folder(const fs::path& folder) {
 
 /// Memory that llama.cpp takes outside of its buffers, and ours. The parts are upper bounds of
 /// measurements with two vocabularies (49,152 and 262,144 tokens) and contexts of 2,048 to 32,768.
-Bytes process_bytes(const LoadOptions& options, std::uint64_t vocabulary) {
+/// `outputs`: the rows of logits, and of embeddings of `width` where there are such, that llama.cpp
+/// keeps.
+Bytes process_bytes(const LoadOptions& options, std::uint64_t vocabulary, std::uint64_t outputs,
+                    std::uint64_t width) {
   constexpr std::uint64_t kProgram = 48ULL << 20;  // Code, heap, graphs, template; 30 MB measured.
   constexpr std::uint64_t kPerPiece = 240;         // Text, score, two hash maps; 190 measured.
   constexpr std::uint64_t kPerCell = 192;  // Position, set of sequences, a node of a std::set.
@@ -66,8 +69,8 @@ Bytes process_bytes(const LoadOptions& options, std::uint64_t vocabulary) {
   const std::uint64_t prompts =
       kPerPromptByte * prompt_bytes_max(options.context_tokens) +
       (kWaitingPrompts + options.sequences_max) * sizeof(Token) * options.context_tokens;
-  const std::uint64_t logits = options.sequences_max * vocabulary * sizeof(float);
-  return Bytes(kProgram + kPerPiece * vocabulary + kPerCell * options.cells + prompts + logits);
+  const std::uint64_t rows = outputs * (vocabulary + width) * sizeof(float);
+  return Bytes(kProgram + kPerPiece * vocabulary + kPerCell * options.cells + prompts + rows);
 }
 
 /// A saved state of all sequences has the rows of the used cells, and for each cell its position
@@ -91,18 +94,25 @@ Result<Plan> plan_opened(LoadOptions options) {
     return fail(Code::kInvalidArgument,
                 fmt::format("{} is no text generation model", options.model_path));
   }
+  const Result<std::optional<EmbeddingKind>> kind = embedding_kind(model.get());
+  if (!kind) return std::unexpected(kind.error());
   Plan plan;
   plan.context_train_tokens = static_cast<std::uint32_t>(llama_model_n_ctx_train(model.get()));
+  if (*kind) options = embedding_options(options, **kind, plan.context_train_tokens);
   plan.context_tokens = options.context_tokens == 0
                             ? plan.context_train_tokens
                             : std::min(options.context_tokens, plan.context_train_tokens);
   const bool has_window_only = options.cells == 0;
   if (has_window_only) options.cells = plan.context_tokens;
-  const LlamaContext context(llama_init_from_model(model.get(), context_params(options)));
+  const LlamaContext context(llama_init_from_model(model.get(), context_params(options, *kind)));
   if (!context) {
     return fail(Code::kInvalidArgument,
                 fmt::format("{}: no KV cache of {} cells: {}", options.model_path, options.cells,
                             last_llama_error()));
+  }
+  if (!*kind && llama_get_memory(context.get()) == nullptr) {
+    return fail(Code::kInvalidArgument,
+                fmt::format("{} does not generate text token by token", options.model_path));
   }
   plan.cells = options.cells = llama_n_ctx(context.get());  // llama.cpp rounds up.
   if (has_window_only) plan.context_tokens = plan.cells;
@@ -125,8 +135,9 @@ Result<Plan> plan_opened(LoadOptions options) {
   plan.estimate.compute = Bytes(compute);
   plan.resize_copy = resize_copy_bytes(options, kv);
   plan.estimate.process = process_bytes(
-      options,
-      static_cast<std::uint64_t>(llama_vocab_n_tokens(llama_model_get_vocab(model.get()))));
+      options, static_cast<std::uint64_t>(llama_vocab_n_tokens(llama_model_get_vocab(model.get()))),
+      *kind ? options.step_tokens_max : options.sequences_max,
+      *kind ? static_cast<std::uint64_t>(llama_model_n_embd_out(model.get())) : 0);
   if (!options.projector_path.empty()) {
     const Result<Bytes> images = projector_bytes(options.projector_path);
     if (!images) return std::unexpected(images.error());
@@ -184,7 +195,8 @@ llama_model_params model_params() {
   return params;
 }
 
-llama_context_params context_params(const LoadOptions& options) {
+llama_context_params context_params(const LoadOptions& options,
+                                    const std::optional<EmbeddingKind>& embedding) {
   llama_context_params params = llama_context_default_params();
   params.n_ctx = options.cells;
   params.n_batch = options.step_tokens_max;
@@ -201,6 +213,13 @@ llama_context_params context_params(const LoadOptions& options) {
   params.no_perf = true;
   params.swa_full = false;
   params.kv_unified = true;
+  if (embedding) {
+    params.embeddings = true;
+    params.pooling_type = embedding->pooling;
+    // One input at a time; and llama.cpp aborts where several do not divide the tokens of a step.
+    params.n_seq_max = 1;
+    params.n_outputs_max = options.step_tokens_max;  // Each token is pooled.
+  }
   return params;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <ggml-cpu.h>
@@ -9,6 +10,7 @@
 
 #include "base/error.h"
 #include "engine/engine.h"
+#include "engine/llama_embed.h"
 
 namespace pensieve::engine {
 
@@ -39,8 +41,10 @@ Result<void> check_model_file(const std::string& path);
 
 llama_model_params model_params();
 
-/// `cells` of the options must not be 0.
-llama_context_params context_params(const LoadOptions& options);
+/// `cells` of the options must not be 0. For a model that gives embeddings the options are those of
+/// embedding_options().
+llama_context_params context_params(const LoadOptions& options,
+                                    const std::optional<EmbeddingKind>& embedding);
 
 /// REQUIRES: start_llama().
 Result<Plan> plan_llama(const LoadOptions& options);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <utility>
 
 #include <fmt/format.h>
@@ -277,6 +278,24 @@ Moment Script::at(std::uint64_t position) const {
     }
   }
   return moment;
+}
+
+/// Each token points somewhere, as its hash says; a text points where its tokens do together.
+std::vector<float> scripted_embedding(std::span<const Token> tokens, std::uint32_t size) {
+  std::vector<double> sum(size);
+  std::uint64_t order = 0;
+  for (const Token token : tokens) {
+    std::uint64_t state = static_cast<std::uint64_t>(token) + 1 + 31 * ++order;
+    for (double& part : sum) {
+      state = state * 6364136223846793005U + 1442695040888963407U;  // Knuth's generator.
+      part += static_cast<double>(state >> 40) / (1U << 23) - 1;
+    }
+  }
+  double square = 0;
+  for (const double part : sum) square += part * part;
+  std::vector<float> vector;
+  for (const double part : sum) vector.push_back(static_cast<float>(part / std::sqrt(square)));
+  return vector;
 }
 
 }  // namespace pensieve::engine

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +18,9 @@ namespace pensieve::engine {
 /// Splits `text` without a loss: each piece is a run of white space with the word after it. Runs
 /// and words longer than 64 bytes are cut, so a long text without spaces has many pieces too.
 std::vector<std::string_view> split_pieces(std::string_view text);
+
+/// A vector of length 1 that is the same for the same tokens only.
+std::vector<float> scripted_embedding(std::span<const Token> tokens, std::uint32_t size);
 
 // How it thinks: kThinkingBegin, words, kThinkingEnd.
 inline constexpr std::string_view kThinkingBegin = "<think>";

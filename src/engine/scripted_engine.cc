@@ -1,10 +1,6 @@
 #include "engine/scripted_engine.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -36,8 +32,6 @@ constexpr Token kFirstPiece = 8;
 
 // Bounds the vocabulary of a long test: some 150 bytes a piece, 150 MB at the very worst.
 constexpr std::size_t kPiecesMax = 1'000'000;
-// Program, libraries and a small vocabulary: a choice, above the 5 MB of a worker that idles.
-constexpr Bytes kProcess = 16_MiB;
 constexpr Bytes kOomChunk = 64_MiB;
 // A watchdog that allows seconds sees a live engine.
 constexpr Duration kTickInterval = std::chrono::milliseconds(20);
@@ -56,17 +50,6 @@ Token marker(Role role) {
   return kUser;
 }
 
-/// Whether this call is the one that created the file.
-Result<bool> create_once(const std::string& path) {
-  const int file = open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
-  if (file >= 0) {
-    close(file);
-    return true;
-  }
-  if (errno == EEXIST) return false;
-  return fail(Code::kInternal, fmt::format("once: {}: {}", path, std::strerror(errno)));
-}
-
 class ScriptedEngine final : public Engine {
  public:
   ScriptedEngine(ProgressTick tick, Sleep sleep)
@@ -77,6 +60,8 @@ class ScriptedEngine final : public Engine {
                          const std::function<void(float)>& progress) override;
   Result<std::vector<Token>> tokenize(const Prompt& prompt) const override;
   Result<Prepared> prepare(const Prompt& prompt) const override;
+  Result<std::vector<Token>> tokenize_text(std::string_view text) const override;
+  Result<std::vector<float>> embed(std::span<const Token> tokens) override;
   void append_piece(Token token, std::string& out) const override {
     if (token >= kFirstPiece) pieces_.append(static_cast<std::uint32_t>(token - kFirstPiece), out);
   }
@@ -154,21 +139,7 @@ class ScriptedEngine final : public Engine {
 Result<Plan> ScriptedEngine::plan(const LoadOptions& options) {
   const Result<ScriptedModel> model = read_scripted_model(options.model_path);
   if (!model) return std::unexpected(model.error());
-  Plan plan;
-  plan.context_train_tokens = model->context_tokens;
-  plan.context_tokens = options.context_tokens == 0
-                            ? model->context_tokens
-                            : std::min(options.context_tokens, model->context_tokens);
-  plan.cells = options.cells == 0 ? plan.context_tokens : options.cells;
-  plan.resize_copy = Bytes(model->kv_per_token.count() * plan.cells);
-  if (model->plan_total) {
-    plan.estimate.weights_copied = *model->plan_total;
-    return plan;
-  }
-  plan.estimate.weights_copied = model->weights;
-  plan.estimate.kv = Bytes(model->kv_per_token.count() * plan.cells);
-  plan.estimate.process = kProcess;
-  return plan;
+  return plan_scripted(*model, options);
 }
 
 Result<ModelInfo> ScriptedEngine::load(const LoadOptions& options,
@@ -199,11 +170,12 @@ Result<ModelInfo> ScriptedEngine::load(const LoadOptions& options,
   cells_ = CellTable(planned->cells, options.sequences_max);
   sequences_.resize(options.sequences_max);
   // A script says what it says, whatever the schema.
-  return ModelInfo{"scripted",
-                   planned->context_tokens,
-                   planned->context_train_tokens,
-                   planned->cells,
-                   {.thinking = true}};
+  return ModelInfo{
+      "scripted",
+      planned->context_tokens,
+      planned->context_train_tokens,
+      planned->cells,
+      {.thinking = model_.embedding_size == 0, .embeddings = model_.embedding_size > 0}};
 }
 
 Result<Token> ScriptedEngine::intern(std::string_view piece) const {
@@ -249,7 +221,37 @@ Result<std::vector<Token>> ScriptedEngine::tokenize(const Prompt& prompt) const 
   return tokens;
 }
 
+Result<std::vector<Token>> ScriptedEngine::tokenize_text(std::string_view text) const {
+  if (model_.embedding_size == 0) return Engine::tokenize_text(text);
+  std::vector<Token> tokens;
+  if (Result<void> appended = append_text(text, tokens); !appended) {
+    return std::unexpected(appended.error());
+  }
+  return tokens;
+}
+
+/// The text may be a script: what it does before its first word happens.
+Result<std::vector<float>> ScriptedEngine::embed(std::span<const Token> tokens) {
+  if (model_.embedding_size == 0) return Engine::embed(tokens);
+  std::string text;
+  for (const Token token : tokens) {
+    if (token < kFirstPiece || token >= kFirstPiece + static_cast<Token>(pieces_.size())) {
+      return fail(Code::kInvalidArgument, fmt::format("token {} has no text", token));
+    }
+    append_piece(token, text);
+  }
+  const Moment moment = Script::parse(text, 0).at(0);
+  pass(std::max<Duration>(moment.delay,
+                          model_.prefill_per_token * static_cast<std::int64_t>(tokens.size())));
+  if (const Result<Token> said = next_token(moment); !said) return std::unexpected(said.error());
+  return scripted_embedding(tokens, model_.embedding_size);
+}
+
 Result<Prepared> ScriptedEngine::prepare(const Prompt& prompt) const {
+  if (model_.embedding_size > 0) {
+    return fail(Code::kInvalidArgument,
+                "this model gives embeddings (POST /v1/embeddings) and no answers");
+  }
   Result<std::vector<Token>> tokens = tokenize(prompt);
   if (!tokens) return std::unexpected(tokens.error());
   Prepared prepared{.tokens = *std::move(tokens)};

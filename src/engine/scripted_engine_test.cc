@@ -99,6 +99,28 @@ TEST_F(ScriptedEngineTest, PlansFromTheModelFile) {
   EXPECT_EQ(engine_->plan(options_)->estimate.total(), Bytes(300000ULL << 20));
 }
 
+TEST_F(ScriptedEngineTest, AModelForEmbeddingsGivesVectorsAndNoAnswers) {
+  write_model("embedding_size 5\n");
+  EXPECT_TRUE(engine_->load(options_, [](float) {})->capabilities.embeddings);
+  const std::vector<Token> tokens = engine_->tokenize_text("one two").value();
+  const std::vector<float> vector = engine_->embed(tokens).value();
+  ASSERT_EQ(vector.size(), 5U);
+  double square = 0;
+  for (const float part : vector) square += static_cast<double>(part) * part;
+  EXPECT_NEAR(square, 1, 1e-5);
+  EXPECT_EQ(engine_->embed(tokens).value(), vector);
+  EXPECT_NE(engine_->embed(engine_->tokenize_text("two one").value()).value(), vector);
+  EXPECT_EQ(engine_->embed(std::vector<Token>{1}).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(engine_->prepare({.messages = {{Role::kUser, "hi"}}}).error().code,
+            Code::kInvalidArgument);
+}
+
+TEST_F(ScriptedEngineTest, AModelThatGeneratesTextGivesNoVectors) {
+  load();
+  EXPECT_EQ(engine_->tokenize_text("one").error().code, Code::kInvalidArgument);
+  EXPECT_EQ(engine_->embed(ask("one")).error().code, Code::kInvalidArgument);
+}
+
 /// What the engine answers to a conversation that has come so far.
 class ScriptedToolsTest : public ScriptedEngineTest {
  protected:

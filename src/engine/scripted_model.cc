@@ -1,5 +1,6 @@
 #include "engine/scripted_model.h"
 
+#include <algorithm>
 #include <charconv>
 #include <fstream>
 #include <string_view>
@@ -10,6 +11,8 @@ namespace pensieve::engine {
 namespace {
 
 constexpr std::string_view kSpaces = " \t\r";
+// Program, libraries and a small vocabulary: a choice, above the 5 MB of a worker that idles.
+constexpr Bytes kProcess = 16_MiB;
 
 /// Sets `key`, or says what is wrong with the pair.
 std::optional<std::string> set_key(ScriptedModel& model, std::string_view key,
@@ -31,6 +34,8 @@ std::optional<std::string> set_key(ScriptedModel& model, std::string_view key,
     model.weights = Bytes(std::uint64_t{number} << 20);
   } else if (key == "kv_kib_per_token") {
     model.kv_per_token = Bytes(std::uint64_t{number} << 10);
+  } else if (key == "embedding_size") {
+    model.embedding_size = number;
   } else if (key == "plan_mib") {
     model.plan_total = Bytes(std::uint64_t{number} << 20);
   } else {
@@ -66,6 +71,24 @@ Result<ScriptedModel> read_scripted_model(const std::string& path) {
     return fail(Code::kInvalidArgument, fmt::format("{} cannot be read", path));
   }
   return model;
+}
+
+Plan plan_scripted(const ScriptedModel& model, const LoadOptions& options) {
+  Plan plan;
+  plan.context_train_tokens = model.context_tokens;
+  plan.context_tokens = options.context_tokens == 0
+                            ? model.context_tokens
+                            : std::min(options.context_tokens, model.context_tokens);
+  plan.cells = options.cells == 0 ? plan.context_tokens : options.cells;
+  plan.resize_copy = Bytes(model.kv_per_token.count() * plan.cells);
+  if (model.plan_total) {
+    plan.estimate.weights_copied = *model.plan_total;
+    return plan;
+  }
+  plan.estimate.weights_copied = model.weights;
+  plan.estimate.kv = Bytes(model.kv_per_token.count() * plan.cells);
+  plan.estimate.process = kProcess;
+  return plan;
 }
 
 }  // namespace pensieve::engine

@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "engine/engine.h"
 
 namespace pensieve::engine {
 
@@ -19,10 +20,14 @@ struct ScriptedModel {
   std::chrono::milliseconds load_time{0};          // load_ms
   Bytes weights;                                   // weights_mib: really taken by load().
   Bytes kv_per_token;                              // kv_kib_per_token: for estimates only.
-  std::optional<Bytes> plan_total;  // plan_mib: what plan() answers, whatever the rest says.
+  std::uint32_t embedding_size = 0;  // embedding_size: it gives vectors of that, and no answers.
+  std::optional<Bytes> plan_total;   // plan_mib: what plan() answers, whatever the rest says.
 };
 
 /// Errors: kNotFound; kInvalidArgument that starts with `path:line:`.
 Result<ScriptedModel> read_scripted_model(const std::string& path);
+
+/// What a load of it would take: what the model says, whatever is so.
+Plan plan_scripted(const ScriptedModel& model, const LoadOptions& options);
 
 }  // namespace pensieve::engine

@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "gateway/service.h"
-#include "memory/admission.h"
+#include "gateway/worker_errors.h"
 #include "worker/prompt_limit.h"
 
 namespace pensieve::gateway {
@@ -45,44 +45,6 @@ api::StopReason reason_of(worker::StopCause cause) {
       return api::StopReason::kContextWindowExceeded;
   }
   return api::StopReason::kEndTurn;
-}
-
-api::ApiError error_of(const worker::Failed& failed) {
-  switch (failed.code) {
-    case Code::kInvalidArgument:
-    case Code::kNotFound:
-      return api::invalid_request(failed.message);
-    case Code::kUnavailable:
-    case Code::kOutOfMemory:
-      return api::queue_full(failed.message, 5);
-    case Code::kDeadlineExceeded:
-    case Code::kInternal:
-      break;
-  }
-  return api::internal(failed.message);
-}
-
-api::ApiError error_of(const worker::Refused& refused) {
-  if (!refused.reason.empty()) return api::overloaded(refused.reason, 5);
-  memory::Monitor::Status status;
-  status.level = refused.level;
-  status.available = refused.available;
-  const memory::Admission admission = memory::decide(status);
-  const auto* refuse = std::get_if<memory::Refuse>(&admission);
-  return refuse != nullptr
-             ? api::overloaded(refuse->reason, static_cast<unsigned>(refuse->retry_after.count()))
-             : api::overloaded("the worker refused for lack of memory", 5);
-}
-
-/// The worker died under the request: ours to regret, and worth another try unless the kernel
-/// took it for memory, which asks for patience.
-api::ApiError error_of(const worker::WorkerGone& gone) {
-  if (gone.end == worker::WorkerEnd::kKilledByKernel ||
-      gone.end == worker::WorkerEnd::kKilledForMemory ||
-      gone.end == worker::WorkerEnd::kOutOfMemory) {
-    return api::overloaded("the model ran out of memory: " + gone.description, 5);
-  }
-  return api::internal("the model's worker ended: " + gone.description);
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "gateway/answer_blocks.h"
 #include "gateway/exchange.h"
+#include "gateway/running_request.h"
 #include "gateway/traffic.h"
 #include "model/pool.h"
 #include "worker/link.h"
@@ -31,7 +32,7 @@ namespace pensieve::gateway {
 /// (docs/design/long-silences.md).
 ///
 /// Ownership: borrows all; lives inside one coroutine. Thread-safety: the io thread only.
-class MessageRelay {
+class MessageRelay final : public RunningRequest {
  public:
   /// Bytes of an answer that is not streamed; a longer one ends with an error.
   static constexpr std::size_t kAnswerBytesMax = 16U << 20;
@@ -40,14 +41,12 @@ class MessageRelay {
                api::MessagesRequest request, std::string request_id, Headers headers,
                api::AnswerFormat& format);
   /// Counts the request's end.
-  ~MessageRelay();
+  ~MessageRelay() override;
   MessageRelay(const MessageRelay&) = delete;
   MessageRelay& operator=(const MessageRelay&) = delete;
 
-  /// Ends the request with `error` as soon as it can: at its next event, or when its model is
-  /// there. What the worker does for it ends at once, also where the client is slow to read.
-  void end_early(const api::ApiError& error);
-  bool ends_early() const { return early_end_.has_value(); }
+  void end_early(const api::ApiError& error) override;
+  bool ends_early() const override { return early_end_.has_value(); }
 
   /// Tokens that were computed for it so far: what the cache did not hold, and the answer's, of
   /// which at least one is in each frame where the worker has not said how many they are.

@@ -60,21 +60,6 @@ std::expected<Question, api::ApiError> read_question(const HttpRequest& request,
   return Question{*std::move(messages), std::make_unique<api::MessagesFormat>()};
 }
 
-/// Keeps a request listed for as long as it lives, on every way out.
-class Listed {
- public:
-  Listed(std::vector<MessageRelay*>& list, MessageRelay& relay) : list_(list), relay_(&relay) {
-    list_.push_back(relay_);
-  }
-  ~Listed() { std::erase(list_, relay_); }
-  Listed(const Listed&) = delete;
-  Listed& operator=(const Listed&) = delete;
-
- private:
-  std::vector<MessageRelay*>& list_;
-  MessageRelay* relay_;
-};
-
 api::ApiError error_of(const worker::CallEvent& event) {
   if (const auto* gone = std::get_if<worker::WorkerGone>(&event)) {
     return api::overloaded("the model's worker ended: " + gone->description, 1);
@@ -204,6 +189,12 @@ std::optional<api::ApiError> Service::refusal() {
   return std::nullopt;
 }
 
+std::optional<api::ApiError> Service::queue_is_full() const {
+  if (requests_active() < pool_.sequences_max() + options_.waiting_max) return std::nullopt;
+  return api::queue_full(
+      fmt::format("{} requests are being answered or waiting already", requests_active()), 5);
+}
+
 void Service::end_running(const api::ApiError& error) {
   while (end_newest(error)) {
   }
@@ -211,16 +202,15 @@ void Service::end_running(const api::ApiError& error) {
 
 bool Service::end_newest(const api::ApiError& error) {
   const auto newest = std::find_if(running_.rbegin(), running_.rend(),
-                                   [](const MessageRelay* relay) { return !relay->ends_early(); });
+                                   [](const RunningRequest* one) { return !one->ends_early(); });
   if (newest == running_.rend()) return false;
   (*newest)->end_early(error);
   return true;
 }
 
 std::uint32_t Service::requests_running() const {
-  const auto running =
-      std::count_if(running_.begin(), running_.end(),
-                    [](const MessageRelay* relay) { return !relay->ends_early(); });
+  const auto running = std::count_if(running_.begin(), running_.end(),
+                                     [](const RunningRequest* one) { return !one->ends_early(); });
   return static_cast<std::uint32_t>(running);
 }
 
@@ -251,13 +241,7 @@ asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& r
   if (const auto known = check_model(question->request.model); !known) {
     co_return co_await fail(exchange, request_id, known.error());
   }
-  if (requests_active() >= pool_.sequences_max() + options_.waiting_max) {
-    co_return co_await fail(
-        exchange, request_id,
-        api::queue_full(
-            fmt::format("{} requests are being answered or waiting already", requests_active()),
-            5));
-  }
+  if (const auto full = queue_is_full()) co_return co_await fail(exchange, request_id, *full);
   MessageRelay relay(exchange, pool_, clock_, traffic_, std::move(question->request), request_id,
                      headers_for(exchange.request(), request_id), *question->format);
   const Listed listed(running_, relay);
@@ -265,14 +249,6 @@ asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& r
   const std::optional<api::ApiError> error = co_await relay.run();
   limits_.spend(key.name, relay.tokens());
   if (error) co_await fail(exchange, request_id, *error);
-}
-
-/// No engine here gives embeddings: a refusal says so, so that no client takes a 404 for a wrong
-/// URL.
-asio::awaitable<void> Service::embeddings(Exchange& exchange, const std::string& request_id) {
-  const std::string message =
-      fmt::format("model {} gives no embeddings, and this server has no other", pool_.model().id);
-  co_await fail(exchange, request_id, api::invalid_request(message));
 }
 
 asio::awaitable<void> Service::count_tokens(Exchange& exchange, const std::string& request_id) {
@@ -450,7 +426,7 @@ std::optional<HttpResponse> Service::refuse_unread(const HttpRequest& head) {
   }
   const bool needs_memory = head.path == "/v1/messages" ||
                             head.path == "/v1/messages/count_tokens" ||
-                            head.path == "/v1/messages/batches" || head.path == kChat;
+                            head.path == "/v1/messages/batches" || is_openais(head);
   if (!needs_memory) return std::nullopt;
   if (const auto refused = refusal()) {
     return finished(head, request_id, error_response(head, request_id, *refused));

@@ -20,6 +20,7 @@
 #include "gateway/exchange.h"
 #include "gateway/key_limits.h"
 #include "gateway/key_use_file.h"
+#include "gateway/running_request.h"
 #include "gateway/status_pages.h"
 #include "gateway/traffic.h"
 #include "memory/governor.h"
@@ -28,8 +29,6 @@
 #include "model/pool.h"
 
 namespace pensieve::gateway {
-
-class MessageRelay;
 
 /// Everything between an HTTP request and the model.
 ///
@@ -93,11 +92,12 @@ class Service final : public RequestSink {
   boost::asio::awaitable<void> route_model_work(Exchange& exchange, const std::string& request_id);
   /// POST /v1/messages and /v1/chat/completions.
   boost::asio::awaitable<void> messages(Exchange& exchange, const std::string& request_id);
-  boost::asio::awaitable<void> embeddings(Exchange& exchange, const std::string& request_id);
   /// For what a body may take while it is parsed; given back once that is done.
   std::expected<BufferCharge, BufferShortage> charge_parsing(const Exchange& exchange);
   boost::asio::awaitable<void> count_tokens(Exchange& exchange, const std::string& request_id);
   boost::asio::awaitable<void> clear_cache(Exchange& exchange, const std::string& request_id);
+  // In service_embeddings.cc.
+  boost::asio::awaitable<void> embeddings(Exchange& exchange, const std::string& request_id);
   // In service_batches.cc.
   boost::asio::awaitable<void> route_batches(Exchange& exchange, const std::string& request_id);
   boost::asio::awaitable<void> create_batch(Exchange& exchange, const std::string& request_id);
@@ -110,6 +110,8 @@ class Service final : public RequestSink {
 
   /// Empty where a new request may start; also counts and logs what it refuses.
   std::optional<api::ApiError> refusal();
+  /// Empty where one more may run or wait.
+  std::optional<api::ApiError> queue_is_full() const;
   std::expected<void, api::ApiError> check_model(std::string_view model) const;
   Headers common_headers(const std::string& request_id) const;
   /// The same, and what lets a web page of a listed origin read the answer.
@@ -141,7 +143,7 @@ class Service final : public RequestSink {
   const ConnectionTable* connections_ = nullptr;
   std::unique_ptr<Batches> batches_;
   std::string no_batches_ = "this server keeps no batches";
-  std::vector<MessageRelay*> running_;  // Requests in messages() now, the newest last.
+  std::vector<RunningRequest*> running_;  // In messages() or embeddings() now, the newest last.
 };
 
 /// The API's error for a model that cannot be had.

@@ -258,7 +258,8 @@ asio::awaitable<std::expected<engine::Plan, LoadFailure>> Pool::plan(std::uint32
   co_return *plan;
 }
 
-/// Rungs double from kCellsFirst to the window, and from there to what all sequences could hold.
+/// Rungs double from kCellsFirst to the window, and from there to what all sequences could hold, as
+/// far as the engine has a use for more: a model that gives embeddings has one number of cells.
 asio::awaitable<std::expected<Pool::Rungs, LoadFailure>> Pool::plan_rungs() {
   std::uint32_t window = options_.context_tokens;
   const std::uint32_t asked = window > 0 ? window : kContextTokensWanted;
@@ -270,6 +271,7 @@ asio::awaitable<std::expected<Pool::Rungs, LoadFailure>> Pool::plan_rungs() {
        cells = static_cast<std::uint32_t>(std::min<std::uint64_t>(2ULL * cells, window))) {
     auto next = co_await plan(window, cells);
     if (!next) co_return std::unexpected(next.error());
+    if (!plans.empty() && next->cells <= plans.back().cells) break;
     plans.push_back(*next);
     if (cells >= window) break;
   }
@@ -279,7 +281,7 @@ asio::awaitable<std::expected<Pool::Rungs, LoadFailure>> Pool::plan_rungs() {
   for (std::uint64_t cells = 2ULL * rungs->window; cells <= most; cells *= 2) {
     auto next = co_await plan(rungs->window, static_cast<std::uint32_t>(cells));
     if (!next) co_return std::unexpected(next.error());
-    if (!fits_ever(*next)) break;
+    if (next->cells <= rungs->plans.back().cells || !fits_ever(*next)) break;
     rungs->plans.push_back(*next);
   }
   co_return std::move(*rungs);

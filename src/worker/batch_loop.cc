@@ -54,7 +54,7 @@ Result<void> BatchLoop::submit(Job job) {
   PENSIEVE_CHECK(!job.prompt.empty());
   {
     const std::lock_guard lock(mutex_);
-    if (stats_.waiting + commands_.jobs.size() >= options_.waiting_max) {
+    if (stats_.waiting + commands_.jobs.size() + commands_.embeds.size() >= options_.waiting_max) {
       return fail(Code::kUnavailable,
                   fmt::format("{} requests are waiting already", options_.waiting_max));
     }
@@ -99,7 +99,7 @@ void BatchLoop::stop() {
 BatchLoop::Stats BatchLoop::stats() const {
   const std::lock_guard lock(mutex_);
   Stats stats = stats_;
-  stats.waiting += static_cast<std::uint32_t>(commands_.jobs.size());
+  stats.waiting += static_cast<std::uint32_t>(commands_.jobs.size() + commands_.embeds.size());
   stats.busy = stats.busy || !commands_.empty();
   return stats;
 }
@@ -122,10 +122,12 @@ Result<bool> BatchLoop::turn() {
   ask_for_cells();
   sequences_.rest(clock_.now());
   publish_stats(false);
+  const Result<bool> embedded = embed_next();
+  if (!embedded) return embedded;
   const Result<bool> worked = step();
   const bool has_work = sequences_.running() > 0 || !waiting_.empty();
   publish_stats(worked && !*worked && has_work);
-  return worked;
+  return worked && *embedded ? Result<bool>(true) : worked;
 }
 
 Result<void> BatchLoop::take_commands() {
@@ -133,7 +135,7 @@ Result<void> BatchLoop::take_commands() {
   {
     const std::lock_guard lock(mutex_);
     std::swap(taken, commands_);
-    stats_.waiting += static_cast<std::uint32_t>(taken.jobs.size());
+    stats_.waiting += static_cast<std::uint32_t>(taken.jobs.size() + taken.embeds.size());
     stats_.busy = true;
   }
   if (taken.limits) limits_ = *taken.limits;
@@ -141,6 +143,7 @@ Result<void> BatchLoop::take_commands() {
   if (Result<void> resized = apply_resizes(taken.resizes); !resized) return resized;
   // Jobs first: a cancel always comes after its job.
   for (Job& job : taken.jobs) accept(std::move(job));
+  for (EmbedJob& job : taken.embeds) embeds_.push_back(std::move(job));
   for (const std::uint32_t id : taken.cancels) apply_cancel(id);
   for (const auto& [id, stored_too] : taken.clears) events_.cleared(id, free_memory(stored_too));
   return {};
@@ -167,6 +170,7 @@ void BatchLoop::announce_accepted() {
 }
 
 void BatchLoop::apply_cancel(std::uint32_t id) {
+  if (cancel_embed(id)) return;
   const auto waiting = std::find_if(waiting_.begin(), waiting_.end(),
                                     [&](const auto& running) { return running->job.id == id; });
   if (waiting != waiting_.end()) {
@@ -392,7 +396,7 @@ Cleared BatchLoop::free_memory(bool stored_too) {
 
 void BatchLoop::publish_stats(bool lacks_cells) {
   Stats stats;
-  stats.waiting = static_cast<std::uint32_t>(waiting_.size());
+  stats.waiting = static_cast<std::uint32_t>(waiting_.size() + embeds_.size());
   stats.running = sequences_.running();
   stats.cached_tokens = sequences_.held_tokens();
   stats.cells = engine_.cells();

@@ -21,6 +21,7 @@
 #include "engine/engine.h"
 #include "worker/cell_demand.h"
 #include "worker/chunk_size.h"
+#include "worker/embed_messages.h"
 #include "worker/messages.h"
 #include "worker/sequences.h"
 #include "worker/step_plan.h"
@@ -43,6 +44,8 @@ class JobEvents {
   virtual void started(std::uint32_t id, const Started& started) = 0;
   virtual void said(std::uint32_t id, const engine::AnswerPiece& piece) = 0;
   virtual void done(std::uint32_t id, const Done& done) = 0;
+  /// In place of done(), for an input that was to be embedded; it is neither accepted nor started.
+  virtual void embedded(std::uint32_t id, const Embedded& embedded) = 0;
   virtual void failed(std::uint32_t id, const Failed& failed) = 0;
   virtual void refused(std::uint32_t id, const Refused& refused) = 0;
   virtual void cleared(std::uint32_t id, const Cleared& cleared) = 0;
@@ -52,6 +55,12 @@ class JobEvents {
 
   /// How many requests run or wait has changed; stats() has the figures.
   virtual void load_changed() = 0;
+};
+
+/// One input to be embedded, tokenised; it fits the window.
+struct EmbedJob {
+  std::uint32_t id = 0;
+  std::vector<engine::Token> tokens;  // At least one.
 };
 
 /// Continuous batching over one engine.
@@ -100,6 +109,10 @@ class BatchLoop {
   /// Errors: kUnavailable when waiting_max jobs wait already; nothing has changed then.
   Result<void> submit(Job job);
 
+  /// One input in each turn, in their order; the events are embedded(), failed() or refused(), then
+  /// ended(). Errors: as submit(), and both kinds wait within the same bound.
+  Result<void> embed(EmbedJob job);
+
   /// The job gets no further event but ended(). Unknown ids are ignored: it may just have ended.
   void cancel(std::uint32_t id);
 
@@ -134,6 +147,7 @@ class BatchLoop {
  private:
   struct Commands {
     std::deque<Job> jobs;
+    std::deque<EmbedJob> embeds;
     std::vector<std::uint32_t> cancels;
     std::vector<std::pair<std::uint32_t, bool>> clears;  // And whether the disk too.
     std::vector<std::uint32_t> resizes;
@@ -141,8 +155,8 @@ class BatchLoop {
     std::optional<Limits> limits;          // The last.
     bool look_again = false;
     bool empty() const {
-      return jobs.empty() && cancels.empty() && clears.empty() && resizes.empty() && !refusal &&
-             !limits && !look_again;
+      return jobs.empty() && embeds.empty() && cancels.empty() && clears.empty() &&
+             resizes.empty() && !refusal && !limits && !look_again;
     }
   };
   template <class Change>
@@ -170,6 +184,10 @@ class BatchLoop {
   /// Lets go of all idle sequences, and gives the engine's buffers back where nothing runs.
   Cleared free_memory(bool stored_too);
   void publish_stats(bool lacks_cells);
+
+  // Embeddings: batch_loop_embed.cc.
+  Result<bool> embed_next();
+  bool cancel_embed(std::uint32_t id);
 
   // Cells: batch_loop_cells.cc.
   bool may_grow() const { return engine_.cells() < options_.cells_max; }
@@ -201,6 +219,7 @@ class BatchLoop {
   // The loop's thread only, from here on.
   Sequences sequences_;
   std::deque<std::unique_ptr<Running>> waiting_;
+  std::deque<EmbedJob> embeds_;
   std::uint64_t counter_ = 0;
   bool image_is_next_ = true;                               // Pictures and other steps take turns.
   std::pair<std::uint32_t, std::uint32_t> published_load_;  // Running, waiting.

@@ -22,9 +22,9 @@ std::uint32_t u32_at(const std::byte* in) {
 }
 
 bool is_known(std::uint8_t type) {
-  return (type >= 1 && type <= static_cast<std::uint8_t>(FrameType::kResizeRefused)) ||
+  return (type >= 1 && type <= static_cast<std::uint8_t>(FrameType::kEmbed)) ||
          (type >= static_cast<std::uint8_t>(FrameType::kHello) &&
-          type <= static_cast<std::uint8_t>(FrameType::kCallEnd));
+          type <= static_cast<std::uint8_t>(FrameType::kEmbedded));
 }
 
 /// Reads exactly `size` bytes; returns how many came before the end of file.

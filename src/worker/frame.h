@@ -37,6 +37,7 @@ enum class FrameType : std::uint8_t {
   kLimits = 8,          // What the worker may use from now on.
   kResize = 9,          // Answered by one kResized, also where nothing could be changed.
   kResizeRefused = 10,  // No to the last kNeedCells.
+  kEmbed = 11,          // One input; answered by one kEmbedded, kFailed or kRefused.
   // Worker to gateway.
   kHello = 32,
   kPlanned = 33,
@@ -58,6 +59,7 @@ enum class FrameType : std::uint8_t {
   kCallStart = 48,  // The tool's name; kCallInput and kCallEnd follow.
   kCallInput = 49,  // The next part of the arguments' JSON.
   kCallEnd = 50,    // Nothing: the arguments are complete.
+  kEmbedded = 51,
 };
 
 struct FrameHeader {

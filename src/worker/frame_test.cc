@@ -32,7 +32,7 @@ TEST(FrameTest, TheHeaderIsWhatTheDrawingSays) {
 TEST(FrameTest, AHeaderComesBackAsItWas) {
   for (const FrameType type :
        {FrameType::kPlan, FrameType::kShutdown, FrameType::kHello, FrameType::kText,
-        FrameType::kHeartbeat, FrameType::kResizeRefused, FrameType::kResized}) {
+        FrameType::kHeartbeat, FrameType::kEmbed, FrameType::kEmbedded}) {
     const Result<FrameHeader> header = decode_header(encode_header({type, 0xFEDCBA98, 0x01020304}));
     ASSERT_TRUE(header) << header.error().message;
     EXPECT_EQ(header->type, type);
@@ -52,7 +52,7 @@ TEST(FrameTest, AnotherMagicVersionOrTypeIsRefused) {
   EXPECT_TRUE(refused(1, 'e'));
   EXPECT_TRUE(refused(2, kProtocolVersion - 1));
   EXPECT_TRUE(refused(2, kProtocolVersion + 1));
-  for (const int type : {0, 11, 31, 51, 255}) EXPECT_TRUE(refused(3, type)) << type;
+  for (const int type : {0, 12, 31, 52, 255}) EXPECT_TRUE(refused(3, type)) << type;
   for (const int type : {1, 10, 32, 50}) EXPECT_FALSE(refused(3, type)) << type;
 }
 

@@ -32,6 +32,7 @@ bool closes_call(FrameType type) {
     case FrameType::kRefused:
     case FrameType::kCounted:
     case FrameType::kCleared:
+    case FrameType::kEmbedded:
       return true;
     default:
       return false;

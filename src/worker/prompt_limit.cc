@@ -7,6 +7,8 @@
 
 #include <fmt/core.h>
 
+#include "worker/embed_messages.h"
+
 namespace pensieve::worker {
 namespace {
 
@@ -55,6 +57,31 @@ std::optional<std::string> too_long(std::uint64_t prompt_bytes, std::uint32_t co
   if (prompt_bytes <= times * engine::prompt_bytes_max(context_tokens)) return std::nullopt;
   return fmt::format("prompt is too long: {} tokens > {} maximum",
                      prompt_bytes / kUsualBytesPerToken, context_tokens - 1);
+}
+
+std::string too_long_to_embed(std::uint64_t tokens, std::uint32_t context_tokens) {
+  return fmt::format("input is too long: {} tokens > {} maximum", tokens, context_tokens);
+}
+
+Result<std::vector<engine::Token>> tokens_to_embed(const engine::Engine& engine,
+                                                   std::string_view payload,
+                                                   std::uint32_t context_tokens) {
+  Result<EmbedRequest> request = decode_embed_request(payload);
+  if (!request) return std::unexpected(request.error());
+  Result<std::vector<engine::Token>> tokens = std::move(request->tokens);
+  if (tokens->empty()) {
+    if (too_long(request->text.size(), context_tokens)) {
+      return fail(Code::kInvalidArgument,
+                  too_long_to_embed(request->text.size() / kUsualBytesPerToken, context_tokens));
+    }
+    tokens = engine.tokenize_text(request->text);
+    if (!tokens) return tokens;
+  }
+  if (tokens->empty()) return fail(Code::kInvalidArgument, "an input has no tokens");
+  if (tokens->size() > context_tokens) {
+    return fail(Code::kInvalidArgument, too_long_to_embed(tokens->size(), context_tokens));
+  }
+  return tokens;
 }
 
 Result<std::uint64_t> count_tokens(const engine::Engine& engine, const engine::Prompt& prompt,

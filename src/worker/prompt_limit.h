@@ -5,6 +5,8 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "engine/engine.h"
@@ -21,6 +23,15 @@ std::uint64_t text_bytes(const engine::Prompt& prompt);
 /// know it ("prompt is too long: N tokens > M maximum"), N by the usual four bytes a token.
 std::optional<std::string> too_long(std::uint64_t prompt_bytes, std::uint32_t context_tokens,
                                     std::uint64_t times = 1);
+
+/// What a payload of kEmbed wants to be embedded, in tokens. Errors: kInvalidArgument where it is
+/// no such payload, or longer than the window; the engine's otherwise.
+Result<std::vector<engine::Token>> tokens_to_embed(const engine::Engine& engine,
+                                                   std::string_view payload,
+                                                   std::uint32_t context_tokens);
+
+/// Why an input is too long to be embedded; names the limit.
+std::string too_long_to_embed(std::uint64_t tokens, std::uint32_t context_tokens);
 
 /// The tokens of a prompt. One that is too long to be tokenised in one go is cut at white space,
 /// and each piece adds the tokens of a turn of its own: the figure is a little too large then.

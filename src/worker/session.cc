@@ -76,6 +76,7 @@ class Session final : private JobEvents {
   void plan(const Frame& frame);
   void load(const Frame& frame);
   void generate(const Frame& frame);
+  void embed(const Frame& frame);
   void count_tokens(const Frame& frame);
   void open_store(const engine::LoadOptions& options);
   void start_loop(const engine::LoadOptions& options, const engine::ModelInfo& info);
@@ -97,6 +98,9 @@ class Session final : private JobEvents {
   }
   void done(std::uint32_t id, const Done& event) override {
     send(FrameType::kDone, id, encode(event));
+  }
+  void embedded(std::uint32_t id, const Embedded& event) override {
+    send(FrameType::kEmbedded, id, encode(event));
   }
   void failed(std::uint32_t id, const Failed& event) override {
     send(FrameType::kFailed, id, encode(event));
@@ -180,6 +184,9 @@ bool Session::handle(const Frame& frame) {
       return true;
     case FrameType::kGenerate:
       generate(frame);
+      return true;
+    case FrameType::kEmbed:
+      embed(frame);
       return true;
     case FrameType::kCountTokens:
       count_tokens(frame);
@@ -370,6 +377,14 @@ void Session::generate(const Frame& frame) {
           .parser = answer_parser_for(request->prompt, *prepared),
           .images = std::move(prepared->images)};
   const Result<void> submitted = loop_->submit(std::move(job));
+  if (!submitted) send_failure(frame.request, submitted.error());
+}
+
+void Session::embed(const Frame& frame) {
+  if (!loop_) return send_failure(frame.request, {Code::kUnavailable, "no model is loaded"});
+  auto tokens = tokens_to_embed(*engine_, frame.payload, context_tokens_);
+  if (!tokens) return send_failure(frame.request, tokens.error());
+  const Result<void> submitted = loop_->embed({frame.request, *std::move(tokens)});
   if (!submitted) send_failure(frame.request, submitted.error());
 }
 

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "worker/embed_messages.h"
 #include "worker/testing/session_fixture.h"
 
 namespace pensieve::worker {
@@ -242,6 +243,35 @@ TEST(SessionDeathTest, EndsAtWhatIsNoFrame) {
   EXPECT_EXIT(serve_only("short"), testing::ExitedWithCode(kExitEngineFailure), "inside a header");
   EXPECT_EXIT(serve_only(encode_frame(FrameType::kHello, 0, "{}")),
               testing::ExitedWithCode(kExitEngineFailure), "only a worker may send");
+}
+
+TEST_F(SessionTest, EmbedsOneInputForOneFrame) {
+  next(FrameType::kHello, 0);
+  send(FrameType::kEmbed, 1, encode(EmbedRequest{"one two", {}}));
+  EXPECT_EQ(next_failure(1).message, "no model is loaded");
+  send(FrameType::kLoad, 2, load_payload("embedding_size 3\ncontext_tokens 5\n"));
+  next(FrameType::kLoadProgress, 2);
+  EXPECT_TRUE(
+      decode_model_info(next(FrameType::kLoaded, 2).payload).value().capabilities.embeddings);
+  send(FrameType::kEmbed, 3, encode(EmbedRequest{"one two", {}}));
+  const Embedded embedded = decode_embedded(next(FrameType::kEmbedded, 3).payload).value();
+  EXPECT_EQ(embedded.input_tokens, 2U);
+  EXPECT_EQ(embedded.embedding.size(), 3U);
+  send(FrameType::kEmbed, 4, encode(EmbedRequest{"one two three four five six", {}}));
+  EXPECT_EQ(next_failure(4).message, "input is too long: 6 tokens > 5 maximum");
+  send(FrameType::kEmbed, 5, "{}");
+  EXPECT_EQ(next_failure(5).code, Code::kInvalidArgument);
+  memory_.set_available(1_MiB);
+  send(FrameType::kEmbed, 6, encode(EmbedRequest{"one", {}}));
+  next(FrameType::kRefused, 6);
+  generate(7, "script: say one");
+  EXPECT_EQ(next_failure(7).code, Code::kInvalidArgument);
+}
+
+TEST_F(SessionTest, AModelThatGeneratesTextEmbedsNothing) {
+  load();
+  send(FrameType::kEmbed, 2, encode(EmbedRequest{"one", {}}));
+  EXPECT_EQ(next_failure(2).message, "this model gives no embeddings");
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "worker/embed_messages.h"
 #include "worker/frame.h"
 #include "worker/messages.h"
 
@@ -42,6 +43,10 @@ void check_payload(const Frame& frame) {
       return check(payload, worker::decode_limits);
     case FrameType::kResize:
       return check(payload, worker::decode_resize);
+    case FrameType::kEmbed:
+      return check(payload, worker::decode_embed_request);
+    case FrameType::kEmbedded:
+      return check(payload, worker::decode_embedded);
     case FrameType::kResizeRefused:
       return check(payload, worker::decode_resize_refused);
     case FrameType::kHello:

@@ -6,6 +6,7 @@
 
 #include "api/batches.h"
 #include "api/chat_request.h"
+#include "api/embeddings.h"
 #include "api/messages.h"
 #include "api/response.h"
 
@@ -41,6 +42,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     require(chat->messages.output_tokens_max >= 1);
   } else {
     check(chat.error());
+  }
+  if (const auto embeddings = pensieve::api::parse_embeddings_request(body)) {
+    require(!embeddings->inputs.empty());
+    for (const auto& input : embeddings->inputs) {
+      require(input.text.empty() != input.tokens.empty());
+    }
+  } else {
+    check(embeddings.error());
   }
   if (const auto batch = pensieve::api::parse_batch(body)) {
     require(!batch->empty());

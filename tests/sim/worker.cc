@@ -459,6 +459,9 @@ void SimWorker::done(std::uint32_t id, const worker::Done& event) {
   world_.trace.add("request is done", id_, id);
   say(FrameType::kDone, id, worker::encode(event));
 }
+void SimWorker::embedded(std::uint32_t id, const worker::Embedded& event) {
+  say(FrameType::kEmbedded, id, worker::encode(event));
+}
 void SimWorker::failed(std::uint32_t id, const worker::Failed& event) {
   world_.trace.add("request fails in its worker", id_, id);
   say(FrameType::kFailed, id, worker::encode(event));

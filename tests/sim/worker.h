@@ -150,6 +150,7 @@ class SimWorker final : public worker::Link, private worker::JobEvents {
   void started(std::uint32_t id, const worker::Started& event) override;
   void said(std::uint32_t id, const engine::AnswerPiece& piece) override;
   void done(std::uint32_t id, const worker::Done& event) override;
+  void embedded(std::uint32_t id, const worker::Embedded& event) override;
   void failed(std::uint32_t id, const worker::Failed& event) override;
   void refused(std::uint32_t id, const worker::Refused& event) override;
   void cleared(std::uint32_t id, const worker::Cleared& event) override;

@@ -52,6 +52,7 @@ class FakeEngine : public engine::Engine {
   std::optional<Error> sampling_error;
   std::optional<Error> resize_error;
   std::optional<Error> restore_error;
+  std::optional<Error> embed_error;
   std::uint32_t cells_multiple = 1;  // resize() rounds up to one.
   std::function<void(std::size_t tokens)> during_step;
 
@@ -93,6 +94,11 @@ class FakeEngine : public engine::Engine {
     return engine::ModelInfo{};
   }
   Result<Tokens> tokenize(const engine::Prompt&) const override { return Tokens{1}; }
+  /// The first token, and how many there are.
+  Result<std::vector<float>> embed(std::span<const Token> tokens) override {
+    if (embed_error) return std::unexpected(*embed_error);
+    return std::vector{static_cast<float>(tokens[0]), static_cast<float>(tokens.size())};
+  }
   void append_piece(Token token, std::string& out) const override { out += piece(token); }
   bool ends_generation(Token token) const override { return token == kEnd; }
 

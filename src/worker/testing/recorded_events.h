@@ -19,12 +19,15 @@ class RecordedEvents final : public JobEvents {
     std::vector<Started> started;
     std::string text;
     std::vector<Done> done;
+    std::vector<Embedded> embedded;
     std::vector<Failed> failed;
     std::vector<Refused> refused;
     int ended = 0;
     bool late = false;  // Something came after an end, or an end before its time.
 
-    std::size_t verdicts() const { return done.size() + failed.size() + refused.size(); }
+    std::size_t verdicts() const {
+      return done.size() + embedded.size() + failed.size() + refused.size();
+    }
   };
 
   /// Asked at each job; empty admits all.
@@ -58,6 +61,10 @@ class RecordedEvents final : public JobEvents {
   }
   void done(std::uint32_t id, const Done& done) override {
     open(id).done.push_back(done);
+    done_order.push_back(id);
+  }
+  void embedded(std::uint32_t id, const Embedded& embedded) override {
+    open(id).embedded.push_back(embedded);
     done_order.push_back(id);
   }
   void failed(std::uint32_t id, const Failed& failed) override {
