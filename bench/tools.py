@@ -8,8 +8,10 @@ that no other one spins meanwhile. All programs run, and one is asked at a time,
 order turns.
 """
 
+import concurrent.futures
 import contextlib
 import http.client
+import itertools
 import json
 import pathlib
 import statistics
@@ -20,7 +22,8 @@ import httpx
 import machine
 import schemas
 import serve
-from servers import MODEL, LlamaServer, llama_server_program, start_pensieve
+from servers import (MODEL, STREAMS_MAX, LlamaServer, llama_server_program,
+                     start_pensieve)
 
 SEEDS = 10
 RATIO_MAX = 0.2
@@ -98,19 +101,21 @@ def mask_cost(program, _seed):
 
 def validity(program):
     """Asks for all calls; returns how many there were, and what was wrong with each bad one."""
-    wrong, asked = [], 0
     with httpx.Client(base_url=f"http://127.0.0.1:{program.port}", timeout=TIMEOUT_SECONDS,
                       trust_env=False) as client:
-        for name, schema in schemas.SCHEMAS:
-            for seed in range(SEEDS):
-                asked += 1
-                try:
-                    found = schemas.problems(schema, schemas.call(client, MODEL.stem, name, schema,
-                                                                  seed))
-                except AssertionError as error:
-                    found = [str(error)[:300]]
-                wrong += [f"{name}, seed {seed}: {problem}" for problem in found[:1]]
-    return asked, wrong
+        def wrong_with(asked):
+            (name, schema), seed = asked
+            try:
+                found = schemas.problems(schema, schemas.call(client, MODEL.stem, name, schema,
+                                                              seed))
+            except AssertionError as error:
+                found = [str(error)[:300]]
+            return [f"{name}, seed {seed}: {problem}" for problem in found[:1]]
+
+        asked = list(itertools.product(schemas.SCHEMAS, range(SEEDS)))
+        with concurrent.futures.ThreadPoolExecutor(STREAMS_MAX) as pool:
+            wrong = [problem for problems in pool.map(wrong_with, asked) for problem in problems]
+    return len(asked), wrong
 
 
 def print_costs(found, other):
