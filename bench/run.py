@@ -37,6 +37,8 @@ def arguments():
     tooling = names.add_parser("tools", parents=[shared], help="tool calls that keep their schema")
     tooling.add_argument("--vs", choices=["llama-server"], help="run this server as well")
     tooling.add_argument("--runs", type=int, default=5, help="rounds of the mask's cost")
+    tooling.add_argument("--only", choices=tools.MEASUREMENTS, action="append",
+                         help="only this measurement (may be repeated)")
     return parser.parse_args()
 
 

@@ -25,6 +25,7 @@ import serve
 from servers import (MODEL, STREAMS_MAX, LlamaServer, llama_server_program,
                      start_pensieve)
 
+MEASUREMENTS = ("mask", "calls")
 SEEDS = 10
 RATIO_MAX = 0.2
 TIMEOUT_SECONDS = 300
@@ -134,31 +135,51 @@ def print_costs(found, other):
     return met
 
 
-def main(arguments):
-    print(machine.describe())
-    programs = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
+def start_programs(folder, arguments):
+    """Whatever starts is in the list that is given back, and ends with it."""
+    programs = [start_pensieve(folder, arguments.build, THREADS)]
+    if arguments.vs:
         try:
-            programs.append(start_pensieve(folder, arguments.build, THREADS))
-            if arguments.vs:
-                programs.append(LlamaServer(folder, llama_server_program(), THREADS))
-            for program in programs:
-                print(f"{program.name}: {' '.join(program.command)}")
-                mask_cost(program, 0)  # Warms up, and compiles the grammars.
-            found = []
-            for number in range(arguments.runs):
-                figures, others = serve.one_round(mask_cost, programs, number)
-                found.append(figures)
-                print(f"  mask {number + 1}: others {others:.2f} cores; " + ", ".join(
-                    f"{each} {cost['ms']:.3f} ms" for each, cost in sorted(figures.items())),
-                    flush=True)
-            asked, wrong = validity(programs[0])
-        finally:
-            for program in programs:
-                program.stop()
-    good = print_costs(found, arguments.vs)
+            programs.append(LlamaServer(folder, llama_server_program(), THREADS))
+        except BaseException:
+            programs[0].stop()
+            raise
+    for program in programs:
+        print(f"{program.name}: {' '.join(program.command)}", flush=True)
+    return programs
+
+
+def mask_rounds(programs, arguments):
+    for program in programs:
+        mask_cost(program, 0)  # Warms up, and compiles the grammars.
+    found = []
+    for number in range(arguments.runs):
+        figures, others = serve.one_round(mask_cost, programs, number)
+        found.append(figures)
+        print(f"  mask {number + 1}: others {others:.2f} cores; " + ", ".join(
+            f"{each} {cost['ms']:.3f} ms" for each, cost in sorted(figures.items())), flush=True)
+    return found
+
+
+def print_validity(asked, wrong):
     print(f"\nvalid calls: {asked - len(wrong)} of {asked} over {len(schemas.SCHEMAS)} schemas; "
           f"goal all: {'MISS' if wrong else 'ok'}")
     print("\n".join(wrong[:20]))
-    return 0 if good and not wrong else 1
+    return not wrong
+
+
+def main(arguments):
+    print(machine.describe())
+    wanted = arguments.only or MEASUREMENTS
+    good = True
+    with tempfile.TemporaryDirectory() as name:
+        programs = start_programs(pathlib.Path(name), arguments)
+        try:
+            if "mask" in wanted:
+                good = print_costs(mask_rounds(programs, arguments), arguments.vs)
+            if "calls" in wanted:
+                good = print_validity(*validity(programs[0])) and good
+        finally:
+            for program in programs:
+                program.stop()
+    return 0 if good else 1
