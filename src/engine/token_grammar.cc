@@ -203,13 +203,20 @@ Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile(const std::
   std::promise<std::shared_ptr<const TokenGrammar>> promise;
   std::future<std::shared_ptr<const TokenGrammar>> result = promise.get_future();
   std::thread([impl = impl_, tag, promise = std::move(promise)]() mutable {
+    std::shared_ptr<const TokenGrammar> grammar;
+    std::exception_ptr error;
     try {
-      promise.set_value(
-          std::make_shared<XGrammar>(impl->compiler.CompileStructuralTag(tag), impl->vocabulary));
+      grammar =
+          std::make_shared<XGrammar>(impl->compiler.CompileStructuralTag(tag), impl->vocabulary);
     } catch (const std::exception&) {
-      promise.set_exception(std::current_exception());
+      error = std::current_exception();
     }
-    --impl->compiling;
+    --impl->compiling;  // First: who gets the result may compile the next at once.
+    if (error) {
+      promise.set_exception(error);
+    } else {
+      promise.set_value(std::move(grammar));
+    }
   }).detach();
   if (result.wait_for(kCompileMax) != std::future_status::ready) {
     return fail(Code::kInvalidArgument, "the schemas take too long to compile");

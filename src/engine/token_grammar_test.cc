@@ -20,7 +20,7 @@ class TokenGrammarTest : public testing::Test {
   TokenMatcher matcher(const Prompt& prompt) {
     const auto grammar = compiler_.compile(structural_tag(prompt, plain_spelling(), schema_format));
     EXPECT_TRUE(grammar.has_value()) << grammar.error().message;
-    return TokenMatcher(*grammar);
+    return TokenMatcher(grammar.value());
   }
 
   /// How much of `text` the grammar takes, and whether the answer may end there.
@@ -235,6 +235,15 @@ TEST_F(TokenGrammarTest, WhatCannotBeEnforcedIsAnErrorInWords) {
   ASSERT_FALSE(grammar.has_value());
   EXPECT_EQ(grammar.error().code, Code::kInvalidArgument);
   EXPECT_FALSE(grammar.error().message.empty());
+}
+
+TEST_F(TokenGrammarTest, ACompilationThatIsDoneStandsInNobodysWay) {
+  for (int i = 0; i < 500; ++i) {
+    Prompt prompt;
+    prompt.rules.json_schema = fmt::format(R"({{"const":{}}})", i);
+    const auto grammar = compiler_.compile(structural_tag(prompt, plain_spelling(), schema_format));
+    ASSERT_TRUE(grammar) << i << ": " << grammar.error().message;
+  }
 }
 
 TEST_F(TokenGrammarTest, ATokenThatIsNotAllowedChangesNothing) {
