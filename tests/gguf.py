@@ -36,17 +36,35 @@ class Reader:
         else:
             self.at += SIZES[kind]
 
+    def head(self):
+        """The numbers of tensors and of keys."""
+        assert self.number("I") == 0x46554747 and self.number("I") == 3
+        return self.number("Q"), self.number("Q")
+
+    def skip_tensors(self, count):
+        for _ in range(count):
+            self.text()
+            for _ in range(self.number("I")):
+                self.number("Q")
+            self.number("I")
+            self.number("Q")
+
 
 def padded(length):
     return -length % ALIGNMENT
+
+
+def write_with_weights(target, head, reader):
+    """Writes `head` and the weights, before which `reader` stands."""
+    weights = reader.data[reader.at + padded(reader.at):]
+    target.write_bytes(head + bytes(padded(len(head))) + weights)
 
 
 def with_chat_template(source, target, template):
     """Writes `source` to `target` with another chat template."""
     data = source.read_bytes()
     reader = Reader(data)
-    assert reader.number("I") == 0x46554747 and reader.number("I") == 3
-    tensors, keys = reader.number("Q"), reader.number("Q")
+    tensors, keys = reader.head()
     begin = end = None
     for _ in range(keys):
         key, kind = reader.text(), reader.number("I")
@@ -55,38 +73,25 @@ def with_chat_template(source, target, template):
         reader.skip(kind)
         if key == b"tokenizer.chat_template":
             begin, end = value_at, reader.at
-    for _ in range(tensors):
-        reader.text()
-        for _ in range(reader.number("I")):
-            reader.number("Q")
-        reader.number("I")
-        reader.number("Q")
+    reader.skip_tensors(tensors)
     text = template.encode()
     head = data[:begin] + struct.pack("<Q", len(text)) + text + data[end:reader.at]
-    weights = data[reader.at + padded(reader.at):]
-    target.write_bytes(head + bytes(padded(len(head))) + weights)
+    write_with_weights(target, head, reader)
 
 
 def with_number(source, target, key, value):
     """Writes `source` to `target` with one key more."""
     data = source.read_bytes()
     reader = Reader(data)
-    assert reader.number("I") == 0x46554747 and reader.number("I") == 3
-    tensors, keys = reader.number("Q"), reader.number("Q")
+    tensors, keys = reader.head()
     for _ in range(keys):
         assert reader.text() not in (key.encode(), b"general.alignment")
         reader.skip(reader.number("I"))
     keys_end = reader.at
-    for _ in range(tensors):
-        reader.text()
-        for _ in range(reader.number("I")):
-            reader.number("Q")
-        reader.number("I")
-        reader.number("Q")
+    reader.skip_tensors(tensors)
     head = (data[:16] + struct.pack("<Q", keys + 1) + data[24:keys_end] + _key(key, value)
             + data[keys_end:reader.at])
-    weights = data[reader.at + padded(reader.at):]
-    target.write_bytes(head + bytes(padded(len(head))) + weights)
+    write_with_weights(target, head, reader)
 
 
 UINT32, FLOAT32, BOOL = 4, 6, 7
