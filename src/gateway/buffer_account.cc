@@ -66,6 +66,13 @@ BufferCharge BufferCharge::split(Bytes amount) {
   return {*account_, reservation_->split(std::min(amount, held()))};
 }
 
+std::expected<std::shared_ptr<BufferCharge>, BufferShortage> BufferCharge::charge_frame(
+    Bytes kept, Bytes frame) {
+  const auto grown = try_grow(Bytes(kept.count() + frame.count()));
+  if (!grown) return std::unexpected(grown.error());
+  return std::make_shared<BufferCharge>(split(frame));
+}
+
 void BufferCharge::give_back() {
   shrink(Bytes());
   reservation_.reset();

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <expected>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -47,6 +48,10 @@ class [[nodiscard]] BufferCharge {
   void shrink(Bytes to);
   /// A charge of its own for `amount` of this one, or for all of it where that is less.
   BufferCharge split(Bytes amount);
+  /// A charge of its own for a frame of `frame` bytes that waits to be written, beside at least
+  /// `kept` here; or why not, and nothing has changed.
+  std::expected<std::shared_ptr<BufferCharge>, BufferShortage> charge_frame(Bytes kept,
+                                                                            Bytes frame);
   void give_back();
 
  private:

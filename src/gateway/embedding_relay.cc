@@ -75,7 +75,7 @@ asio::awaitable<std::optional<api::ApiError>> EmbeddingRelay::embed_next() {
   const api::EmbeddingInput& input = request_.inputs[next_];
   const std::string payload =
       worker::encode(worker::EmbedRequest{.text = input.text, .tokens = input.tokens});
-  auto hold = charge_frame(payload.size());
+  auto hold = exchange_.charge().charge_frame(needed(), Bytes(payload.size()));
   if (!hold) co_return api::overloaded(describe(hold.error()), 2);
   auto call = (*link)->open(FrameType::kEmbed, payload, std::move(*hold));
   if (!call) {
@@ -185,13 +185,6 @@ std::optional<api::ApiError> EmbeddingRelay::add(const Frame& frame) {
 /// The answer's text takes up to three times its length while it grows.
 Bytes EmbeddingRelay::needed() const {
   return Bytes(request_bytes(0).count() + input_bytes_ + 3 * answer_covered_);
-}
-
-std::expected<std::shared_ptr<BufferCharge>, BufferShortage> EmbeddingRelay::charge_frame(
-    std::size_t bytes) {
-  const auto grown = exchange_.charge().try_grow(Bytes(needed().count() + bytes));
-  if (!grown) return std::unexpected(grown.error());
-  return std::make_shared<BufferCharge>(exchange_.charge().split(Bytes(bytes)));
 }
 
 }  // namespace pensieve::gateway

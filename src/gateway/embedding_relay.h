@@ -51,7 +51,6 @@ class EmbeddingRelay final : public RunningRequest {
   boost::asio::awaitable<std::optional<model::Pool::Acquired>> wait_for_worker();
   std::optional<api::ApiError> check_input() const;
   std::optional<api::ApiError> add(const worker::Frame& frame);
-  std::expected<std::shared_ptr<BufferCharge>, BufferShortage> charge_frame(std::size_t bytes);
   Bytes needed() const;
 
   Exchange& exchange_;

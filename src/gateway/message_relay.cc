@@ -90,7 +90,7 @@ asio::awaitable<std::optional<api::ApiError>> MessageRelay::run() {
       co_await end_with_error(api::invalid_request(*problem));
       co_return unsent_error_;
     }
-    auto hold = charge_frame();
+    auto hold = exchange_.charge().charge_frame(needed(), Bytes(payload_.size()));
     if (!hold) {
       co_await end_with_error(api::overloaded(describe(hold.error()), 2));
       co_return unsent_error_;
@@ -142,13 +142,6 @@ asio::awaitable<std::optional<model::Pool::Acquired>> MessageRelay::wait_for_wor
 Bytes MessageRelay::needed() const {
   // Text is at most four times what it counts: while a string grows, or as JSON beside the text.
   return Bytes(request_bytes(0).count() + payload_.size() + 4 * (call_covered_ + answer_covered_));
-}
-
-std::expected<std::shared_ptr<BufferCharge>, BufferShortage> MessageRelay::charge_frame() {
-  const Bytes frame(payload_.size());
-  const auto grown = exchange_.charge().try_grow(Bytes(needed().count() + frame.count()));
-  if (!grown) return std::unexpected(grown.error());
-  return std::make_shared<BufferCharge>(exchange_.charge().split(frame));
 }
 
 bool MessageRelay::cover(std::size_t call_bytes, std::size_t answer_bytes) {

@@ -62,7 +62,6 @@ class MessageRelay final : public RunningRequest {
   boost::asio::awaitable<std::optional<model::Pool::Acquired>> wait_for_worker();
   boost::asio::awaitable<Outcome> relay(worker::Call& call);
   /// The frame's share of what the request holds, for the time until it is written.
-  std::expected<std::shared_ptr<BufferCharge>, BufferShortage> charge_frame();
   /// Room for so much text in the call and in the answer.
   bool cover(std::size_t call_bytes, std::size_t answer_bytes);
   Bytes needed() const;
