@@ -1,4 +1,8 @@
 // Equal content gives equal prompts: what clients change needlessly must not cost a cached prefix.
+#include <string>
+#include <string_view>
+
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include "api/prompt.h"
@@ -90,6 +94,33 @@ TEST(CanonicalTest, ALastAssistantMessageIsContinuedWithoutItsTrailingSpace) {
             "u: a\n");
   EXPECT_EQ(prompt_of(R"([{"role":"assistant","content":"a "},{"role":"user","content":"b "}])"),
             "a: a \nu: b \n");
+}
+
+TEST(CanonicalTest, ATurnOfThoughtsAloneVanishesAndItsNeighboursAreOne) {
+  for (const char* block : {R"({"type":"thinking","thinking":"t","signature":""})",
+                            R"({"type":"redacted_thinking","data":"x"})"}) {
+    EXPECT_EQ(prompt_of(fmt::format(R"([{{"role":"user","content":"a"}},)"
+                                    R"({{"role":"assistant","content":[{}]}},)"
+                                    R"({{"role":"user","content":"b"}}])",
+                                    block)),
+              "u: a\nb\n");
+  }
+}
+
+TEST(CanonicalTest, ASystemMessageForOneTurnIsGoneAfterIt) {
+  const auto conversation = [](std::string_view clear_at, std::string_view after) {
+    return prompt_of(fmt::format(
+        R"([{{"role":"user","content":"a"}},{{"role":"system","content":"s","clear_at":{}}}{}])",
+        clear_at, after));
+  };
+  constexpr std::string_view kAnswer = R"(,{"role":"assistant","content":"b"})";
+  const std::string more = std::string(kAnswer) + R"(,{"role":"user","content":"c"})";
+  EXPECT_EQ(conversation(R"("next_user_message")", ""), "u: a\ns: s\n");
+  EXPECT_EQ(conversation(R"("next_user_message")", kAnswer), "u: a\ns: s\na: b\n...");
+  EXPECT_EQ(conversation(R"("next_user_message")", more), "u: a\na: b\nu: c\n");
+  for (const std::string_view keeps : {R"("never")", "null", "1"}) {
+    EXPECT_EQ(conversation(keeps, more), "u: a\ns: s\na: b\nu: c\n") << keeps;
+  }
 }
 
 /// Two calls, then this user turn.

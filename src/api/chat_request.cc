@@ -96,7 +96,18 @@ Text content_blocks(const object& message) {
   return blocks;
 }
 
-/// Arguments are text that should be JSON, and need not be.
+/// Arguments are text that should be JSON, and need not be: an answer that was cut off has a part
+/// of it. That must not end the conversation, so it stands in an object, under the name that
+/// Anthropic's documentation gives it.
+std::string input_of(std::string_view arguments) {
+  if (arguments.find_first_not_of(" \t\r\n") == std::string_view::npos) return "{}";
+  const auto parsed = parse_json(arguments);
+  if (parsed && parsed->is_object()) return std::string(arguments);
+  std::string wrapped = R"({"INVALID_JSON":)";
+  append_json(wrapped, arguments);
+  return wrapped + '}';
+}
+
 Text call_block(const value& call) {
   const object* members = call.if_object();
   if (members == nullptr) return refuse("", "Input should be an object");
@@ -109,20 +120,12 @@ Text call_block(const value& call) {
   if (!name) return std::unexpected(within("function", name.error()));
   const auto arguments = require_string(*function, "arguments");
   if (!arguments) return std::unexpected(within("function", arguments.error()));
-  std::string_view input = "{}";
-  if (arguments->find_first_not_of(" \t\r\n") != std::string_view::npos) {
-    const auto parsed = parse_json(*arguments);
-    if (!parsed || !parsed->is_object()) {
-      return refuse("function.arguments", "Input should be the text of a JSON object");
-    }
-    input = *arguments;
-  }
   std::string out = R"({"type":"tool_use","id":)";
   append_json(out, *id);
   out += R"(,"name":)";
   append_json(out, *name);
   out += R"(,"input":)";
-  out += input;
+  out += input_of(*arguments);
   return out + '}';
 }
 
@@ -139,6 +142,15 @@ Text call_blocks(const object& message) {
     blocks += *block;
   }
   return blocks;
+}
+
+/// The thoughts that came with an answer, where the client sends them back.
+std::string thinking_block(const object& message) {
+  const value* thoughts = find(message, "reasoning_content");
+  if (thoughts == nullptr || !thoughts->is_string() || thoughts->get_string().empty()) return {};
+  std::string out = R"({"type":"thinking","thinking":)";
+  append_json(out, view(thoughts->get_string()));
+  return out + '}';
 }
 
 std::string message_text(std::string_view role, std::string_view blocks) {
@@ -171,8 +183,12 @@ Text message_of(const value& item) {
   }
   const auto calls = call_blocks(*message);
   if (!calls) return calls;
-  if (!blocks->empty() && !calls->empty()) *blocks += ',';
-  return message_text("assistant", *blocks + *calls);
+  std::string all = thinking_block(*message);
+  for (const std::string_view some : {std::string_view(*blocks), std::string_view(*calls)}) {
+    if (!all.empty() && !some.empty()) all += ',';
+    all += some;
+  }
+  return message_text("assistant", all);
 }
 
 Text messages_of(const object& body) {
@@ -190,9 +206,20 @@ Text messages_of(const object& body) {
   return out + "]";
 }
 
+/// Of a tool or a choice of tools: this server knows functions only.
+std::expected<void, Refusal> check_function(const object& members) {
+  const value* type = find(members, "type");
+  if (type == nullptr || *type == "function") return {};
+  const boost::json::string* name = type->if_string();
+  if (name == nullptr) return refuse("type", "Input should be a valid string");
+  return refuse("type",
+                fmt::format("this server does not support \"{}\", only \"function\"", view(*name)));
+}
+
 Text tool_of(const value& item, std::string_view raw) {
   const object* tool = item.if_object();
   if (tool == nullptr) return refuse("", "Input should be an object");
+  if (auto type = check_function(*tool); !type) return std::unexpected(type.error());
   const value* field = find(*tool, "function");
   const object* function = field != nullptr ? field->if_object() : nullptr;
   if (function == nullptr) return refuse("function", "Input should be an object");
@@ -236,6 +263,10 @@ Text choice_type(const value& choice) {
     return refuse("tool_choice", "Input should be 'none', 'auto', 'required' or a function");
   }
   const object* named = choice.if_object();
+  if (named != nullptr) {
+    const auto type = check_function(*named);
+    if (!type) return std::unexpected(within("tool_choice", type.error()));
+  }
   const value* field = named != nullptr ? find(*named, "function") : nullptr;
   const object* function = field != nullptr ? field->if_object() : nullptr;
   if (function == nullptr) return refuse("tool_choice.function", "Input should be an object");
@@ -253,7 +284,7 @@ Text tool_choice_of(const object& body) {
   if (choice == nullptr && !one_at_a_time) return std::string();
   Text type = choice != nullptr ? choice_type(*choice) : Text(R"("type":"auto")");
   if (!type) return type;
-  const bool says_none = type->find(R"("none")") != std::string::npos;
+  const bool says_none = choice != nullptr && *choice == "none";
   const bool disables = one_at_a_time && !says_none;
   return fmt::format("{{{}{}}}", *type, disables ? R"(,"disable_parallel_tool_use":true)" : "");
 }
@@ -317,6 +348,35 @@ std::expected<void, Refusal> check_supported(const object& body) {
   return {};
 }
 
+/// `reasoning_effort` as `thinking`, and the effort as far as Anthropic's API has that one. Without
+/// it the model does not think, as on the other face.
+struct Reasoning {
+  std::string thinking;
+  std::string effort;
+};
+std::expected<Reasoning, Refusal> reasoning_of(const object& body) {
+  constexpr std::string_view kKey = "reasoning_effort";
+  if (find(body, kKey) == nullptr) return Reasoning();
+  const auto effort = require_string(body, kKey);
+  if (!effort) return std::unexpected(effort.error());
+  if (*effort == "none" || *effort == "minimal") {
+    return Reasoning{R"({"type":"disabled"})", std::string()};
+  }
+  std::string quoted;
+  append_json(quoted, *effort);
+  return Reasoning{R"({"type":"adaptive"})", R"("effort":)" + quoted};
+}
+
+/// Members of `output_config`, each of which may be empty.
+std::string output_config(std::string_view schema, std::string_view effort) {
+  std::string out;
+  if (!schema.empty())
+    out += fmt::format(R"("format":{{"type":"json_schema","schema":{}}})", schema);
+  if (!out.empty() && !effort.empty()) out += ',';
+  out += effort;
+  return out;
+}
+
 void append_member(std::string& out, std::string_view key, std::string_view json) {
   if (json.empty()) return;
   out += fmt::format(",\"{}\":", key);
@@ -335,6 +395,8 @@ Text messages_body_of(const object& body, std::string_view raw) {
   if (!choice) return choice;
   const auto schema = schema_of(body, raw);
   if (!schema) return schema;
+  const auto reasoning = reasoning_of(body);
+  if (!reasoning) return std::unexpected(reasoning.error());
   std::string out = R"({"messages":)";
   out += *messages;
   const bool completes = find(body, "max_completion_tokens") != nullptr;
@@ -345,10 +407,9 @@ Text messages_body_of(const object& body, std::string_view raw) {
     append_member(out, "tools", "[" + *tools + "]");
     append_member(out, "tool_choice", *choice);
   }
-  if (!schema->empty()) {
-    append_member(out, "output_config",
-                  R"({"format":{"type":"json_schema","schema":)" + *schema + "}}");
-  }
+  append_member(out, "thinking", reasoning->thinking);
+  const std::string config = output_config(*schema, reasoning->effort);
+  if (!config.empty()) append_member(out, "output_config", "{" + config + "}");
   for (const std::string_view key : {"model", "stream", "temperature", "top_p", "top_k", "seed"}) {
     append_member(out, key, raw_member(raw, key));
   }

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "api/testing/bodies.h"
@@ -32,6 +33,12 @@ std::string refusal(std::string_view messages, std::string_view members = "") {
 std::string prompt(std::string_view messages) {
   const auto request = parse(messages);
   return request ? shown(request->messages.prompt) : "refused: " + request.error().message;
+}
+
+engine::Prompt engine_prompt(std::string_view messages) {
+  const auto request = parse(messages);
+  EXPECT_TRUE(request) << request.error().message;
+  return request ? request->messages.prompt : engine::Prompt();
 }
 
 MessagesRequest accepted(std::string_view members) {
@@ -71,14 +78,58 @@ TEST(ChatRequestTest, CallsAndTheirResultsAreTheOnesOfTheMessagesApi) {
                       {"type":"tool_result","tool_use_id":"2","content":"two"}]}])"));
 }
 
+TEST(ChatRequestTest, ArgumentsThatWereCutOffDoNotEndTheConversation) {
+  for (const char* cut : {R"({\"city\":\"Rome)", "[1]", "null"}) {
+    const auto prompt = engine_prompt(fmt::format(
+        R"([{{"role":"user","content":"go"}},{{"role":"assistant","tool_calls":[)"
+        R"({{"id":"1","type":"function","function":{{"name":"f","arguments":"{}"}}}}]}}])",
+        cut));
+    EXPECT_EQ(prompt.messages.at(1).calls.at(0).arguments,
+              fmt::format(R"({{"INVALID_JSON":"{}"}})", cut));
+  }
+}
+
+TEST(ChatRequestTest, ThoughtsThatComeBackAreTheAnswers) {
+  const auto prompt = engine_prompt(
+      R"([{"role":"user","content":"go"},
+          {"role":"assistant","content":"b","reasoning_content":"a"},
+          {"role":"user","content":"c"}])");
+  EXPECT_EQ(prompt.messages.at(1).thinking, "a");
+  EXPECT_EQ(prompt.messages.at(1).text, "b");
+}
+
+TEST(ChatRequestTest, TheReasoningEffortSaysWhetherTheModelThinks) {
+  const auto rules = [](const std::string& members) {
+    return accepted(R"("max_tokens":100000)" + members).prompt.rules;
+  };
+  EXPECT_EQ(rules("").thinking_tokens_max, 0U);
+  EXPECT_EQ(rules(R"(,"reasoning_effort":null)").thinking_tokens_max, 0U);
+  EXPECT_EQ(rules(R"(,"reasoning_effort":"none")").thinking_tokens_max, 0U);
+  EXPECT_EQ(rules(R"(,"reasoning_effort":"minimal")").thinking_tokens_max, 0U);
+  EXPECT_EQ(rules(R"(,"reasoning_effort":"low")").thinking_tokens_max, 2048U);
+  EXPECT_EQ(rules(R"(,"reasoning_effort":"medium")").thinking_tokens_max, 8192U);
+  EXPECT_EQ(rules(R"(,"reasoning_effort":"high")").thinking_tokens_max, 75000U);
+  EXPECT_EQ(rules(R"(,"reasoning_effort":"high")").effort, "high");
+  const auto both = rules(R"(,"reasoning_effort":"low","response_format":{"type":"json_object"})");
+  EXPECT_EQ(both.thinking_tokens_max, 2048U);
+  EXPECT_EQ(both.json_schema, R"({"type":"object"})");
+}
+
+TEST(ChatRequestTest, AToolMayBeNamedNone) {
+  const auto request = accepted(
+      R"("tools":[{"type":"function","function":{"name":"none"}}],"parallel_tool_calls":false,)"
+      R"("tool_choice":{"type":"function","function":{"name":"none"}})");
+  EXPECT_FALSE(request.prompt.rules.parallel_calls);
+}
+
 TEST(ChatRequestTest, TheLimitHasTwoNamesAndMayBeMissing) {
   EXPECT_EQ(accepted("").output_tokens_max, 4294967295U);
   EXPECT_EQ(accepted(R"("max_tokens":5)").output_tokens_max, 5U);
   EXPECT_EQ(accepted(R"("max_completion_tokens":6)").output_tokens_max, 6U);
   EXPECT_EQ(accepted(R"("max_tokens":5,"max_completion_tokens":6)").output_tokens_max, 6U);
   EXPECT_EQ(accepted(R"("max_tokens":5,"max_completion_tokens":null)").output_tokens_max, 5U);
-  EXPECT_EQ(refusal(kHi, R"("max_tokens":0)"),
-            "max_tokens: Input should be greater than or equal to 1");
+  EXPECT_EQ(refusal(kHi, R"("max_tokens":-1)"),
+            "max_tokens: Input should be greater than or equal to 0");
 }
 
 TEST(ChatRequestTest, StopIsAStringOrAListAndMayBeWhiteSpace) {
@@ -151,10 +202,12 @@ TEST(ChatRequestTest, ABadRequestNamesTheField) {
             "messages.0.content.0.type: this server does not support \"input_audio\"");
   EXPECT_EQ(refusal(R"([{"role":"tool","content":"x"}])"),
             "messages.0.tool_call_id: Field required");
-  EXPECT_EQ(refusal(R"([{"role":"assistant","tool_calls":[{"id":"1","function":)"
-                    R"({"name":"f","arguments":"[1]"}}]}])"),
-            "messages.0.tool_calls.0.function.arguments: Input should be the text of a JSON "
-            "object");
+  EXPECT_EQ(refusal(kHi, R"("tools":[{"type":"custom","custom":{"name":"f"}}])"),
+            "tools.0.type: this server does not support \"custom\", only \"function\"");
+  EXPECT_EQ(refusal(kHi, R"("tools":[],"tool_choice":{"type":"allowed_tools"})"),
+            "tool_choice.type: this server does not support \"allowed_tools\", only \"function\"");
+  EXPECT_EQ(refusal(kHi, R"("reasoning_effort":1)"),
+            "reasoning_effort: Input should be a valid string");
   EXPECT_NE(refusal(R"([{"role":"user","content":[{"type":"image_url","image_url":)"
                     R"({"url":"data:image/png;base64,iVBO"}}]}])"),
             "accepted");

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "api/documents.h"
 #include "api/raw_json.h"
 #include "api/thinking.h"
 #include "base/base64.h"
@@ -55,7 +56,8 @@ std::expected<std::string_view, Refusal> require_name(const object& block, std::
 Read read_text(const Block& block, std::vector<Part>& parts) {
   const auto text = require_string(block.members, "text");
   if (!text) return std::unexpected(text.error());
-  if (!text->empty()) parts.push_back({Part::Kind::kText, std::string(*text)});
+  const bool is_said = !text->empty() && !block.reader.is_over;
+  if (is_said) parts.push_back({Part::Kind::kText, std::string(*text)});
   return {};
 }
 
@@ -107,57 +109,53 @@ Read read_image(const Block& block, std::vector<Part>& parts) {
   return {};
 }
 
-constexpr std::string_view kCannotRead = "this model cannot read documents that are not text";
-
-/// The text of a document's `content`, a string or text blocks.
-std::expected<std::string, Refusal> content_text(const value& content) {
-  if (const boost::json::string* text = content.if_string()) return std::string(*text);
-  const boost::json::array* blocks = content.if_array();
-  if (blocks == nullptr) return refuse("", "Input should be a valid string or list");
-  std::string joined;
-  for (std::size_t i = 0; i < blocks->size(); ++i) {
-    const auto type = type_of((*blocks)[i]);
-    if (!type) return std::unexpected(within(i, type.error()));
-    if (*type != "text") return refuse(std::to_string(i), std::string(kCannotRead));
-    const auto text = require_string((*blocks)[i].get_object(), "text");
-    if (!text) return std::unexpected(within(i, text.error()));
-    if (!joined.empty()) joined += '\n';
-    joined += *text;
-  }
-  return joined;
-}
-
-/// What a document says, below its title and context where it has such.
-std::expected<std::string, Refusal> document_text(const object& block) {
-  const auto found = require(block, "source");
-  if (!found) return std::unexpected(found.error());
-  const object* source = (*found)->if_object();
-  if (source == nullptr) return refuse("source", "Input should be an object");
-  const auto type = require_string(*source, "type");
-  if (!type) return std::unexpected(within("source", type.error()));
-  const bool is_text = *type == "text";
-  if (!is_text && *type != "content") return refuse("source.type", std::string(kCannotRead));
-  const std::string_view key = is_text ? "data" : "content";
-  const auto content = require(*source, key);
-  if (!content) return std::unexpected(within("source", content.error()));
-  if (is_text && !(*content)->is_string()) return refuse("source.data", "Input should be a string");
-  auto text = content_text(**content);
-  if (!text) return std::unexpected(within("source", within(key, text.error())));
-  std::string whole;
-  for (const std::string_view name : {"title", "context"}) {
-    const value* const head = find(block, name);
-    if (head == nullptr || !head->is_string() || head->get_string().empty()) continue;
-    whole.append(head->get_string().data(), head->get_string().size());
-    whole += '\n';
-  }
-  return whole + *text;
-}
-
-Read read_document(const Block& block, std::vector<Part>& parts) {
-  auto text = document_text(block.members);
+Read append_text(std::expected<std::string, Refusal> text, std::vector<Part>& parts) {
   if (!text) return std::unexpected(text.error());
   if (!text->empty()) parts.push_back({Part::Kind::kText, *std::move(text)});
   return {};
+}
+
+Read read_document(const Block& block, std::vector<Part>& parts) {
+  return append_text(document_text(block.members), parts);
+}
+
+Read read_search_result(const Block& block, std::vector<Part>& parts) {
+  return append_text(search_result_text(block.members), parts);
+}
+
+/// What a tool_addition or tool_removal is about.
+std::expected<const object*, Refusal> changed_tool(const Block& block) {
+  const auto found = require(block.members, "tool");
+  if (!found) return std::unexpected(found.error());
+  const object* tool = (*found)->if_object();
+  if (tool == nullptr) return refuse("tool", "Input should be an object");
+  return tool;
+}
+
+/// The tool may be called from here on; its description stands where it came.
+Read read_tool_addition(const Block& block, std::vector<Part>& parts) {
+  const auto tool = changed_tool(block);
+  if (!tool) return std::unexpected(tool.error());
+  std::expected<std::string, Refusal> text;
+  if (find(**tool, "definition") != nullptr) {
+    const std::string_view raw = raw_member(raw_member(block.raw, "tool"), "definition");
+    text = block.reader.tools.define(*find(**tool, "definition"), raw);
+    if (!text) text = std::unexpected(within("definition", text.error()));
+  } else {
+    const auto name = require_name(**tool, "name");
+    text = name ? block.reader.tools.add(*name)
+                : std::expected<std::string, Refusal>(std::unexpected(name.error()));
+  }
+  if (!text) return std::unexpected(within("tool", text.error()));
+  return append_text(std::move(text), parts);
+}
+
+Read read_tool_removal(const Block& block, std::vector<Part>& parts) {
+  const auto tool = changed_tool(block);
+  if (!tool) return std::unexpected(tool.error());
+  const auto name = require_name(**tool, "name");
+  if (!name) return std::unexpected(within("tool", name.error()));
+  return append_text(block.reader.tools.remove(*name), parts);
 }
 
 Read read_thinking(const Block& block, std::vector<Part>& parts) {
@@ -207,7 +205,8 @@ std::expected<std::string, Refusal> result_line(const value& block, ToolList& to
   if (*type == "document") {
     return document_text(members).value_or(fmt::format("[document omitted: {}]", kCannotRead));
   }
-  return refuse_type(*type, "'text', 'image', 'document', 'tool_reference'");
+  if (*type == "search_result") return search_result_text(members);
+  return refuse_type(*type, "'text', 'image', 'document', 'search_result', 'tool_reference'");
 }
 
 /// Appends what the tool said. No line break next to a picture: its model does not expect one.
@@ -256,7 +255,7 @@ Read read_tool_result(const Block& block, std::vector<Part>& parts) {
 
 /// Pages by title and address: what was read of them is for Anthropic's eyes only. A search that
 /// failed, as ours do, leaves nothing.
-Read read_search_result(const Block& block, std::vector<Part>& parts) {
+Read read_web_search_result(const Block& block, std::vector<Part>& parts) {
   const value* content = find(block.members, "content");
   const boost::json::array* pages = content == nullptr ? nullptr : content->if_array();
   if (pages == nullptr) return {};
@@ -287,11 +286,12 @@ constexpr std::array kBlockTypes = {
     BlockType{"thinking", read_thinking, false, true, false},
     BlockType{"redacted_thinking", read_nothing, false, true, false},
     BlockType{"server_tool_use", read_nothing, false, true, false},
-    BlockType{"web_search_tool_result", read_search_result, false, true, false},
+    BlockType{"web_search_tool_result", read_web_search_result, false, true, false},
     BlockType{"image", read_image, true, true, false},
     BlockType{"document", read_document, true, true, false},
-    BlockType{"tool_addition", read_nothing, false, false, true},
-    BlockType{"tool_removal", read_nothing, false, false, true},
+    BlockType{"search_result", read_search_result, true, false, false},
+    BlockType{"tool_addition", read_tool_addition, false, false, true},
+    BlockType{"tool_removal", read_tool_removal, false, false, true},
 };
 
 bool may_stand(const BlockType& type, Role role) {
@@ -332,7 +332,7 @@ Read read_block(const value& block, std::string_view raw, Reader reader, std::ve
 std::vector<std::string_view> raw_blocks(const boost::json::array& blocks, std::string_view raw) {
   for (const value& block : blocks) {
     const auto type = type_of(block);
-    if (!type || *type != "tool_use") continue;
+    if (!type || (*type != "tool_use" && *type != "tool_addition")) continue;
     std::vector<std::string_view> elements = raw_elements(raw);
     PENSIEVE_CHECK(elements.size() == blocks.size());
     return elements;
@@ -346,7 +346,7 @@ std::expected<std::vector<Part>, Refusal> parse_content(const value& content, st
                                                         Reader reader) {
   std::vector<Part> parts;
   if (const boost::json::string* text = content.if_string()) {
-    if (!text->empty()) {
+    if (!text->empty() && !reader.is_over) {
       parts.push_back({Part::Kind::kText, std::string(text->data(), text->size())});
     }
     return parts;

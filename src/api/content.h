@@ -33,7 +33,8 @@ struct Part {
 struct Reader {
   engine::Role role = engine::Role::kUser;  // Whose content it is.
   ToolList& tools;
-  bool sees = false;  // Whether the model reads images.
+  bool sees = false;     // Whether the model reads images.
+  bool is_over = false;  // `clear_at` was reached: its text is not shown any more.
 };
 
 /// Reads the value of a `content` field: a string, or a list of blocks.
@@ -48,15 +49,17 @@ struct Reader {
 ///   tool_result                  its own blocks joined by "\n"; images that the model cannot see
 ///                                and documents become a note, a tool_reference the description
 ///                                of the tool; "Error: " goes in front where is_error
+///   search_result                its text below title and source
 ///   image                        a picture, of the user only; refused where the model cannot see,
 ///                                and where the source is not "base64" of a known media type
-///   document                     refused: this model cannot read them
-///   tool_addition, tool_removal  nothing, in system messages only: `tools` has what there is
+///   document                     its text below title and context; refused where it is no text
+///   tool_addition                the tool's description, and from there on it may be called
+///   tool_removal                 that the tool is gone; it may not be called any more
 ///   anything else                refused by name, because its content would be lost
 ///
 /// tool_use stands only in assistant messages, tool_result only in user messages. Unknown fields of
 /// known blocks, `cache_control` among them, are ignored. `raw` is the text that `content` was
-/// parsed from; system messages, which hold no tool_use, do not need it. Images have fields that
+/// parsed from. Images have fields that
 /// begin with the index of their block; what they are files of is not looked into.
 std::expected<std::vector<Part>, Refusal> parse_content(const boost::json::value& content,
                                                         std::string_view raw, Reader reader);

@@ -52,7 +52,8 @@ TEST(ContentTest, RefusesMalformedBlocks) {
 TEST(ContentTest, RefusesUnknownBlocksByName) {
   EXPECT_EQ(of_user(R"({"type":"text","text":"a"},{"type":"hologram"})"),
             "refused: messages.0.content.1: Input tag 'hologram' found using 'type' does not match "
-            "any of the expected tags: 'text', 'tool_result', 'image', 'document'");
+            "any of the expected tags: 'text', 'tool_result', 'image', 'document', "
+            "'search_result'");
 }
 
 TEST(ContentTest, RefusesBlocksInTheWrongRole) {
@@ -68,6 +69,21 @@ TEST(ContentTest, RefusesBlocksInTheWrongRole) {
 TEST(ContentTest, RefusesPicturesOfAMessage) {
   EXPECT_EQ(of_user(R"({"type":"text","text":"a"},{"type":"image","source":{}})"),
             "refused: messages.0.content.1: this model cannot read images");
+}
+
+TEST(ContentTest, ASearchResultIsItsTextBelowTitleAndSource) {
+  constexpr std::string_view kFound =
+      R"({"type":"search_result","source":"https://x/y","title":"Tea",)"
+      R"("citations":{"enabled":true},)"
+      R"("content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]})";
+  EXPECT_EQ(of_user(kFound), "u: Tea\nhttps://x/y\na\nb\n");
+  EXPECT_EQ(of_result("[" + std::string(kFound) + "]"),
+            "u: <tool_response>\nTea\nhttps://x/y\na\nb\n</tool_response>\n");
+  EXPECT_EQ(of_user(R"({"type":"search_result","title":"Tea"})"),
+            "refused: messages.0.content.0.content: Field required");
+  EXPECT_EQ(of_user(R"({"type":"search_result","content":[{"type":"image"}]})"),
+            "refused: messages.0.content.0.content.0: this model cannot read documents that are "
+            "not text");
 }
 
 std::string of_document(std::string_view members) {
@@ -275,7 +291,8 @@ TEST(ContentTest, RefusesMalformedToolResults) {
             "refused: messages.0.content.0.content: Input should be a valid string or list");
   EXPECT_EQ(of_result(R"([{"type":"text","text":"a"},{"type":"hologram"}])"),
             "refused: messages.0.content.0.content.1: Input tag 'hologram' found using 'type' does "
-            "not match any of the expected tags: 'text', 'image', 'document', 'tool_reference'");
+            "not match any of the expected tags: 'text', 'image', 'document', 'search_result', "
+            "'tool_reference'");
   EXPECT_EQ(of_result(R"([{"type":"tool_reference"}])"),
             "refused: messages.0.content.0.content.0.tool_name: Field required");
 }

@@ -57,7 +57,7 @@ Field<std::uint32_t> parse_max_tokens(const object& body) {
   if (!field) return std::unexpected(field.error());
   const std::optional<double> tokens = whole_number_from(**field);
   if (!tokens) return refuse("max_tokens", "Input should be a valid integer");
-  if (*tokens < 1) return refuse("max_tokens", "Input should be greater than or equal to 1");
+  if (*tokens < 0) return refuse("max_tokens", "Input should be greater than or equal to 0");
   constexpr std::uint32_t kMost = std::numeric_limits<std::uint32_t>::max();
   return *tokens >= kMost ? kMost : static_cast<std::uint32_t>(*tokens);
 }
@@ -92,6 +92,12 @@ std::int32_t top_k_from(double number) {
   return number < 1 || number >= kNoLimit ? kNoLimit : static_cast<std::int32_t>(number);
 }
 
+/// OpenAI's seeds have 64 bits: the same number gives the same seed.
+std::uint32_t seed_from(double number) {
+  constexpr double kSeeds = 4294967296.0;
+  return static_cast<std::uint32_t>(std::fmod(number, kSeeds));
+}
+
 Field<engine::Sampling> parse_sampling(const object& body) {
   engine::Sampling sampling;
   const auto temperature = parse_fraction(body, "temperature", 2);
@@ -110,11 +116,7 @@ Field<engine::Sampling> parse_sampling(const object& body) {
 
   const auto seed = parse_integer(body, "seed", -1);
   if (!seed) return std::unexpected(seed.error());
-  constexpr double kSeedMax = std::numeric_limits<std::uint32_t>::max();
-  if (*seed && **seed > kSeedMax) {
-    return refuse("seed", "Input should be less than or equal to 4294967295");
-  }
-  if (*seed && **seed >= 0) sampling.seed = static_cast<std::uint32_t>(**seed);
+  if (*seed && **seed >= 0) sampling.seed = seed_from(**seed);
   return sampling;
 }
 
@@ -198,6 +200,11 @@ Field<MessagesRequest> parse_messages_object(const object& body, std::string_vie
   if (!prompt) return std::unexpected(prompt.error());
   request.prompt = *std::move(prompt);
   request.failed_search = failed_search(body, request.prompt);
+  if (request.prompt.continues_last && !request.prompt.rules.json_schema.empty()) {
+    return refuse("messages",
+                  "the last one cannot be the assistant's where output_config.format "
+                  "says what the whole answer is");
+  }
 
   const auto display = parse_thinking(body, request.output_tokens_max, request.prompt.rules);
   if (!display) return std::unexpected(display.error());

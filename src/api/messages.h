@@ -20,7 +20,8 @@ namespace pensieve::api {
 struct MessagesRequest {
   std::string model;  // As the client wrote it.
   engine::Prompt prompt;
-  std::uint32_t output_tokens_max = 0;  // max_tokens; at least 1, not yet clamped to the window.
+  std::uint32_t output_tokens_max =
+      0;  // max_tokens; 0 reads the prompt only; not yet clamped to the window.
   std::vector<std::string> stop_sequences;
   engine::Sampling sampling;
   ThinkingDisplay thinking_display = ThinkingDisplay::kNone;
@@ -37,10 +38,11 @@ struct CountTokensRequest {
 // What a request may say, besides what prompt.h and content.h tell of the messages, tools.h of
 // `tools`, `tool_choice` and output formats, and thinking.h of `thinking` and efforts:
 //  - Unknown fields are ignored. A null counts as absent where a field may be absent.
-//  - `max_tokens`: a whole number of at least 1; a larger one than fits becomes the largest.
+//  - `max_tokens`: a whole number; a larger one than fits becomes the largest. With 0 the prompt is
+//    read, so that the next request finds it, and nothing is said.
 //  - `temperature` in [0, 2]; Anthropic's API ends at 1, other clients do not.
 //  - `top_p` in [0, 1]; 0 is the likeliest token alone.
-//  - `top_k`: 0 and -1 mean no limit. `seed`, our extension: 0 to 2^32 - 1; -1 means none.
+//  - `top_k`: 0 and -1 mean no limit. `seed`, our extension: counts modulo 2^32; -1 means none.
 //  - `stop_sequences`: at most 64 of at most 1024 bytes, none of white space only.
 //  - `thread`, `mcp_servers` and `container` are refused: they change what the messages mean.
 

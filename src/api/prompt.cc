@@ -131,17 +131,27 @@ engine::Message assistant_message(const Turn& turn, CallNames& names) {
   return message;
 }
 
-bool says_nothing(const engine::Message& message) {
-  return message.text.empty() && message.calls.empty();
+/// Turns of the assistant that came to nothing but thoughts go, and those around them are one:
+/// templates have no place for a turn that says nothing.
+void drop_silent_turns(std::vector<Turn>& turns) {
+  const auto is_thought = [](const Part& part) { return part.kind == Part::Kind::kThinking; };
+  std::vector<Turn> kept;
+  kept.reserve(turns.size());
+  for (Turn& turn : turns) {
+    const bool is_silent =
+        turn.role == Role::kAssistant && std::ranges::all_of(turn.parts, is_thought);
+    if (!is_silent) append_turn(kept, turn.role, std::move(turn.parts));
+  }
+  turns = std::move(kept);
 }
 
 void append_messages(std::vector<Turn>& turns, engine::Prompt& prompt) {
+  drop_silent_turns(turns);
   sort_results(turns);
   CallNames names;
   for (Turn& turn : turns) {
     if (turn.role == Role::kAssistant) {
       prompt.messages.push_back(assistant_message(turn, names));
-      if (says_nothing(prompt.messages.back())) prompt.messages.pop_back();
     } else {
       append_user(turn, names, prompt.messages);
     }
@@ -155,8 +165,21 @@ void append_messages(std::vector<Turn>& turns, engine::Prompt& prompt) {
   if (last.text.empty()) prompt.messages.pop_back();
 }
 
+/// Where a message is read.
+struct Place {
+  ToolList& tools;
+  bool sees = false;
+  bool is_before_user = false;  // Of a later message.
+};
+
+/// A system message that is shown for one turn only, once that is over.
+bool is_over(const object& message, const Place& place) {
+  const value* clear_at = find(message, "clear_at");
+  return clear_at != nullptr && *clear_at == "next_user_message" && place.is_before_user;
+}
+
 std::expected<void, Refusal> append_message(const value& message, std::string_view raw,
-                                            ToolList& tools, bool sees, std::vector<Turn>& turns) {
+                                            const Place& place, std::vector<Turn>& turns) {
   const object* members = message.if_object();
   if (members == nullptr) return std::unexpected(Refusal{"", "Input should be an object"});
   const auto role_value = require(*members, "role");
@@ -167,7 +190,9 @@ std::expected<void, Refusal> append_message(const value& message, std::string_vi
   }
   const auto content = require(*members, "content");
   if (!content) return std::unexpected(content.error());
-  auto parts = parse_content(**content, raw_member(raw, "content"), {*role, tools, sees});
+  const Reader reader{*role, place.tools, place.sees,
+                      *role == Role::kSystem && is_over(*members, place)};
+  auto parts = parse_content(**content, raw_member(raw, "content"), reader);
   if (!parts) return std::unexpected(within("content", parts.error()));
   for (Part& part : *parts) put_within("content", part);
   append_turn(turns, *role, *std::move(parts));
@@ -194,6 +219,17 @@ std::expected<void, Refusal> check_images(const std::vector<Turn>& turns) {
                               characters, engine::kImageCharactersMax)});
 }
 
+/// The index of the last message that the user sent; 0 where there is none.
+std::size_t last_of_user(const boost::json::array& messages) {
+  std::size_t last = 0;
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    const object* message = messages[i].if_object();
+    const value* role = message == nullptr ? nullptr : find(*message, "role");
+    if (role != nullptr && *role == "user") last = i;
+  }
+  return last;
+}
+
 std::expected<void, Refusal> read_messages(const object& body, std::string_view raw,
                                            ToolList& tools, bool sees, std::vector<Turn>& turns) {
   const auto list = require(body, "messages");
@@ -207,10 +243,12 @@ std::expected<void, Refusal> read_messages(const object& body, std::string_view 
   }
   const std::vector<std::string_view> raws = raw_elements(raw_member(raw, "messages"));
   PENSIEVE_CHECK(raws.size() == messages->size());
+  const std::size_t last_user = last_of_user(*messages);
   for (std::size_t i = 0; i < messages->size(); ++i) {
     const std::size_t before = turns.size();
     const std::size_t parts_before = turns.empty() ? 0 : turns.back().parts.size();
-    const auto appended = append_message((*messages)[i], raws[i], tools, sees, turns);
+    const auto appended =
+        append_message((*messages)[i], raws[i], {tools, sees, i < last_user}, turns);
     if (!appended) return std::unexpected(within("messages", within(i, appended.error())));
     // What was added: to the last turn, or as a new one.
     if (turns.empty()) continue;
@@ -234,7 +272,7 @@ std::expected<engine::Prompt, Refusal> parse_prompt(const object& body, std::str
 
   std::vector<Turn> turns;
   if (const value* system = find(body, "system")) {
-    auto parts = parse_content(*system, {}, {Role::kSystem, tool_list});
+    auto parts = parse_content(*system, raw_member(raw, "system"), {Role::kSystem, tool_list});
     if (!parts) return std::unexpected(within("system", parts.error()));
     append_turn(turns, Role::kSystem, *std::move(parts));
   }
@@ -247,7 +285,7 @@ std::expected<engine::Prompt, Refusal> parse_prompt(const object& body, std::str
     return std::unexpected(
         Refusal{"messages", "at least one user or assistant message must have content"});
   }
-  tool_list.drop_unreferenced();
+  tool_list.drop_unavailable();
   auto rules = parse_answer_rules(body, raw, prompt.tools);
   if (!rules) return std::unexpected(rules.error());
   prompt.rules = *std::move(rules);

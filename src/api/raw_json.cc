@@ -1,6 +1,9 @@
 #include "api/raw_json.h"
 
+#include <algorithm>
+#include <charconv>
 #include <cstddef>
+#include <system_error>
 
 #include <boost/json.hpp>
 
@@ -81,7 +84,39 @@ std::size_t next_item(std::string_view text, std::size_t at) {
   return skip_space(text, at + 1);
 }
 
+constexpr std::size_t kEscapeBytes = 6;  // "\\ud83d"
+
+/// The code unit of the escape at `at`; 0 where there is none.
+unsigned code_unit(std::string_view text, std::size_t at) {
+  const std::string_view escape = text.substr(std::min(at, text.size()), kEscapeBytes);
+  if (escape.size() < kEscapeBytes || !escape.starts_with("\\u")) return 0;
+  unsigned unit = 0;
+  const auto [end, error] = std::from_chars(escape.data() + 2, escape.data() + 6, unit, 16);
+  return error == std::errc() && end == escape.data() + 6 ? unit : 0;
+}
+
+bool is_high(unsigned unit) {
+  return unit >= 0xD800 && unit < 0xDC00;
+}
+bool is_low(unsigned unit) {
+  return unit >= 0xDC00 && unit < 0xE000;
+}
+
 }  // namespace
+
+void replace_lone_surrogates(std::string& text) {
+  for (std::size_t at = text.find('\\'); at != std::string::npos; at = text.find('\\', at)) {
+    const unsigned unit = code_unit(text, at);
+    if (unit == 0) {
+      at += 2;  // Another escape: the backslash and what it stands before.
+    } else if (is_high(unit) && is_low(code_unit(text, at + kEscapeBytes))) {
+      at += 2 * kEscapeBytes;
+    } else {
+      if (is_high(unit) || is_low(unit)) text.replace(at, kEscapeBytes, "\\ufffd");
+      at += kEscapeBytes;
+    }
+  }
+}
 
 std::vector<std::string_view> raw_elements(std::string_view text) {
   std::vector<std::string_view> elements;

@@ -1,7 +1,8 @@
 // The original bytes of values inside a JSON text. What a model will see must not pass through
 // Boost.JSON's printer, which writes 1.0 as 1E0.
 //
-// REQUIRES, for all of it: parse_json() has accepted the whole text. Nothing here recurses.
+// REQUIRES, where nothing else is said: parse_json() has accepted the whole text. Nothing here
+// recurses.
 #pragma once
 
 #include <string>
@@ -21,5 +22,10 @@ std::string_view raw_member(std::string_view text, std::string_view key);
 /// One spelling per value: no space between tokens, strings with the fewest escapes, numbers and
 /// the order of members as they were written.
 std::string compact_json(std::string_view text);
+
+/// Puts U+FFFD in place of each escape in `text` that is half of a character: clients in JavaScript
+/// cut strings there, and a conversation with such a string must not end. Any text; its length and
+/// all else stay.
+void replace_lone_surrogates(std::string& text);
 
 }  // namespace pensieve::api

@@ -8,6 +8,21 @@ namespace {
 
 using Views = std::vector<std::string_view>;
 
+TEST(LoneSurrogateTest, HalfACharacterIsReplacedAndAllElseStays) {
+  const auto mended = [](std::string text) {
+    replace_lone_surrogates(text);
+    return text;
+  };
+  EXPECT_EQ(mended(R"("a\ud83d")"), R"("a\ufffd")");
+  EXPECT_EQ(mended(R"("\uDE00\ud83d\n")"), R"("\ufffd\ufffd\n")");
+  EXPECT_EQ(mended(R"("\ud83d\ud83d\ude00")"), R"("\ufffd\ud83d\ude00")");
+  for (const std::string text :
+       {R"("\ud83d\ude00")", R"("\\ud83d")", R"("\u00e4\\\"")", R"("\u0000")", R"("\ud83)",
+        R"("\u)", R"(\)", R"("\ud7ff\ue000")", R"("\u-123")", ""}) {
+    EXPECT_EQ(mended(text), text);
+  }
+}
+
 TEST(RawElementsTest, SplitsAnArrayIntoItsBytes) {
   EXPECT_EQ(raw_elements(R"( [ 1.0 , "a,]\"" ,{"k":[1,2]},[ ], null ] )"),
             (Views{"1.0", R"("a,]\"")", R"({"k":[1,2]})", "[ ]", "null"}));

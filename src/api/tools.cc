@@ -176,6 +176,7 @@ std::expected<engine::AnswerRules, Refusal> parse_answer_rules(
 std::string ToolList::reference(std::string_view name) {
   const auto tool = std::ranges::find(tools_, name, &engine::Tool::name);
   if (tool == tools_.end()) return std::string(name);
+  std::erase(removed_, name);
   if (std::ranges::find(referenced_, name) == referenced_.end()) referenced_.emplace_back(name);
   std::string text = "<functions><function>{\"description\":";
   append_json(text, tool->description);
@@ -184,10 +185,44 @@ std::string ToolList::reference(std::string_view name) {
   return text + ",\"parameters\":" + tool->parameters + "}</function></functions>";
 }
 
-void ToolList::drop_unreferenced() {
-  std::erase_if(tools_, [this](const engine::Tool& tool) {
-    return !tool.shown && std::ranges::find(referenced_, tool.name) == referenced_.end();
-  });
+std::expected<std::string, Refusal> ToolList::define(const value& element, std::string_view raw) {
+  auto tool = parse_tool(element, raw);
+  if (!tool) return std::unexpected(tool.error());
+  if (!*tool) return std::string();
+  const std::string name = (*tool)->name;
+  (*tool)->shown = false;  // Where the others are listed it would change all that follows.
+  const auto known = std::ranges::find(tools_, name, &engine::Tool::name);
+  if (known == tools_.end()) {
+    if (tools_.size() >= kToolsMax) {
+      return refuse("", fmt::format("there are {} tools already", kToolsMax));
+    }
+    tools_.push_back(**std::move(tool));
+  } else if (!known->shown) {
+    *known = **std::move(tool);
+  }
+  return add(name);
+}
+
+bool ToolList::is_available(const engine::Tool& tool) const {
+  const auto has = [&](const std::vector<std::string>& names) {
+    return std::ranges::find(names, tool.name) != names.end();
+  };
+  return !has(removed_) && (tool.shown || has(referenced_));
+}
+
+std::string ToolList::add(std::string_view name) {
+  const auto tool = std::ranges::find(tools_, name, &engine::Tool::name);
+  return tool == tools_.end() || is_available(*tool) ? std::string() : reference(name);
+}
+
+std::string ToolList::remove(std::string_view name) {
+  if (std::ranges::find(tools_, name, &engine::Tool::name) == tools_.end()) return {};
+  if (std::ranges::find(removed_, name) == removed_.end()) removed_.emplace_back(name);
+  return fmt::format("The tool {} is not available any more.", name);
+}
+
+void ToolList::drop_unavailable() {
+  std::erase_if(tools_, [this](const engine::Tool& tool) { return !is_available(tool); });
 }
 
 }  // namespace pensieve::api

@@ -45,12 +45,28 @@ class ToolList {
   /// prompt promises, or the name where there is no such tool. The tool may be called from now on.
   std::string reference(std::string_view name);
 
-  /// Deferred tools that nothing refers to are dropped: they may not be called.
-  void drop_unreferenced();
+  /// What stands for the addition of a tool: as reference(), and nothing where it could be called
+  /// already or is not known.
+  std::string add(std::string_view name);
+
+  /// A tool that the conversation itself defines, by an element of `tools`; returns what stands
+  /// there. Errors: as parse_tools(), and where there are kToolsMax already.
+  std::expected<std::string, Refusal> define(const boost::json::value& element,
+                                             std::string_view raw);
+
+  /// What stands for the removal of a tool, which may not be called until it is added again.
+  std::string remove(std::string_view name);
+
+  /// Deferred tools that nothing refers to are dropped, and so are removed ones: they may not be
+  /// called.
+  void drop_unavailable();
 
  private:
+  bool is_available(const engine::Tool& tool) const;
+
   std::vector<engine::Tool>& tools_;
-  std::vector<std::string> referenced_;  // At most one for each tool.
+  std::vector<std::string> referenced_;  // At most one for each tool, as the next one.
+  std::vector<std::string> removed_;
 };
 
 }  // namespace pensieve::api

@@ -89,6 +89,79 @@ TEST(ToolsTest, ADeferredToolIsHiddenUntilAResultRefersToIt) {
             "</function></functions>");
 }
 
+/// A conversation with these blocks in a system message behind the user's.
+std::string with_changes(std::string_view blocks) {
+  return R"([{"role":"user","content":"a"},{"role":"system","content":[)" + std::string(blocks) +
+         "]}]";
+}
+
+constexpr std::string_view kShownAndLater =
+    R"("tools":[{"name":"now","input_schema":{}},)"
+    R"({"name":"later","description":"L","defer_loading":true,"input_schema":{"x":1}}])";
+constexpr std::string_view kLater =
+    R"(<functions><function>{"description":"L","name":"later","parameters":{"x":1}})"
+    "</function></functions>";
+
+std::vector<std::string> names(const engine::Prompt& prompt) {
+  std::vector<std::string> all;
+  for (const engine::Tool& tool : prompt.tools) all.push_back(tool.name);
+  return all;
+}
+
+TEST(ToolsTest, AnAdditionShowsADeferredToolWhereItStands) {
+  const engine::Prompt prompt = accepted(
+      kShownAndLater,
+      with_changes(R"({"type":"tool_addition","tool":{"type":"tool_reference","name":"later"}})"));
+  EXPECT_EQ(names(prompt), (std::vector<std::string>{"now", "later"}));
+  EXPECT_EQ(prompt.messages.at(1).text, kLater);
+  const engine::Prompt again = accepted(
+      kShownAndLater, with_changes(R"({"type":"tool_addition","tool":{"name":"later"}},)"
+                                   R"({"type":"tool_addition","tool":{"name":"later"}},)"
+                                   R"({"type":"tool_addition","tool":{"name":"now"}},)"
+                                   R"({"type":"tool_addition","tool":{"name":"unknown"}})"));
+  EXPECT_EQ(again.messages.at(1).text, kLater) << "once, and nothing of what is there already";
+}
+
+TEST(ToolsTest, AnAdditionMayDefineItsTool) {
+  const engine::Prompt prompt = accepted(
+      "", with_changes(R"({"type":"tool_addition","tool":{"type":"tool_definition","definition":)"
+                       R"({"name":"later","description":"L","input_schema":{"x": 1}}}})"));
+  ASSERT_EQ(names(prompt), std::vector<std::string>{"later"});
+  EXPECT_EQ(prompt.tools[0].parameters, R"({"x":1})");
+  EXPECT_FALSE(prompt.tools[0].shown);
+  EXPECT_EQ(prompt.messages.at(1).text, kLater);
+}
+
+TEST(ToolsTest, ARemovedToolMayNotBeCalledUntilItIsAddedAgain) {
+  constexpr std::string_view kRemoval =
+      R"({"type":"tool_removal","tool":{"type":"tool_reference","name":"now"}})";
+  const engine::Prompt removed = accepted(kShownAndLater, with_changes(kRemoval));
+  EXPECT_TRUE(removed.tools.empty());
+  EXPECT_EQ(removed.messages.at(1).text, "The tool now is not available any more.");
+  const engine::Prompt back = accepted(
+      kShownAndLater,
+      with_changes(std::string(kRemoval) + R"(,{"type":"tool_addition","tool":{"name":"now"}})"));
+  EXPECT_EQ(names(back), std::vector<std::string>{"now"});
+  const engine::Prompt none =
+      accepted(kShownAndLater, with_changes(R"({"type":"tool_removal","tool":{"name":"unknown"}},)"
+                                            R"({"type":"text","text":"b"})"));
+  EXPECT_EQ(none.messages.at(1).text, "b");
+}
+
+TEST(ToolsTest, AChangeOfToolsThatCannotBeUnderstoodNamesTheField) {
+  const auto refused_change = [](std::string_view block) {
+    return refusal_of(parse_with(with_changes(block)));
+  };
+  EXPECT_EQ(refused_change(R"({"type":"tool_addition"})"),
+            "messages.1.content.0.tool: Field required");
+  EXPECT_EQ(refused_change(R"({"type":"tool_removal","tool":1})"),
+            "messages.1.content.0.tool: Input should be an object");
+  EXPECT_EQ(refused_change(R"({"type":"tool_addition","tool":{}})"),
+            "messages.1.content.0.tool.name: Field required");
+  EXPECT_EQ(refused_change(R"({"type":"tool_addition","tool":{"definition":{"name":"x"}}})"),
+            "messages.1.content.0.tool.definition.input_schema: Field required");
+}
+
 TEST(ToolsTest, EveryChoiceIsUnderstood) {
   using engine::ToolChoice;
   EXPECT_EQ(accepted(kTwo).rules.tool_choice, ToolChoice::kAuto);

@@ -1,6 +1,7 @@
 #include "gateway/access.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cstddef>
 
 #include <fmt/core.h>
@@ -14,8 +15,19 @@ std::string_view host_name(std::string_view host) {
   return host.substr(0, host.find(':'));
 }
 
+bool equal_without_case(std::string_view a, std::string_view b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](unsigned char x, unsigned char y) {
+    return std::tolower(x) == std::tolower(y);
+  });
+}
+
+/// Host names have no case.
 bool is_loopback_name(std::string_view name) {
-  return name == "localhost" || name == "::1" || name.ends_with(".localhost") ||
+  constexpr std::string_view kLocalhost = "localhost";
+  const std::string_view last = name.substr(name.size() - std::min(name.size(), kLocalhost.size()));
+  const bool ends_so = equal_without_case(last, kLocalhost);
+  const bool is_label = name.size() <= last.size() || name[name.size() - last.size() - 1] == '.';
+  return (ends_so && is_label) || name == "::1" ||
          (name.starts_with("127.") &&
           name.find_first_not_of("0123456789.") == std::string_view::npos);
 }
@@ -26,18 +38,27 @@ std::string_view origin_host(std::string_view origin) {
   return scheme == std::string_view::npos ? std::string_view() : origin.substr(scheme + 3);
 }
 
-std::string_view shown_key(const HttpRequest& request) {
-  const std::string_view key = request.header("x-api-key");
-  if (!key.empty()) return key;
-  constexpr std::string_view kBearer = "Bearer ";
-  const std::string_view authorization = request.header("authorization");
-  return authorization.starts_with(kBearer) ? authorization.substr(kBearer.size())
-                                            : std::string_view();
+std::string_view trimmed(std::string_view text) {
+  const std::size_t begin = text.find_first_not_of(" \t");
+  if (begin == std::string_view::npos) return {};
+  return text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
 }
 
-/// The key that fits, or nullptr. Looks at all of them, whatever the first ones say.
-const ApiKey* fitting_key(const HttpRequest& request, const AccessRules& rules) {
-  const std::string_view shown = shown_key(request);
+/// Takes what stands before the next `separator` off `rest`, without the spaces around it.
+std::string_view take_item(std::string_view& rest, char separator) {
+  const std::size_t end = std::min(rest.find(separator), rest.size());
+  const std::string_view item = trimmed(rest.substr(0, end));
+  rest.remove_prefix(std::min(end + 1, rest.size()));
+  return item;
+}
+
+/// What follows "Bearer", a word without case (RFC 9110, section 11.1).
+std::string_view bearer_token(const HttpRequest& request) {
+  std::string_view rest = request.header("authorization");
+  return equal_without_case(take_item(rest, ' '), "Bearer") ? trimmed(rest) : std::string_view();
+}
+
+const ApiKey* key_for(std::string_view shown, const AccessRules& rules) {
   const ApiKey* fitting = nullptr;
   for (const ApiKey& key : rules.keys) {
     if (equal_in_constant_time(shown, key.secret)) fitting = &key;
@@ -45,19 +66,63 @@ const ApiKey* fitting_key(const HttpRequest& request, const AccessRules& rules) 
   return fitting;
 }
 
-/// A proxy has named an address that is not this machine's: "203.0.113.7, 127.0.0.1".
-bool is_from_elsewhere(const HttpRequest& request) {
-  std::string_view list = request.header("x-forwarded-for");
+/// The key that fits, or nullptr. Looks at all of them, whatever the first ones say, and at both
+/// headers: a client whose environment has a key of the real API beside ours sends both.
+const ApiKey* fitting_key(const HttpRequest& request, const AccessRules& rules) {
+  const ApiKey* const by_key = key_for(request.header("x-api-key"), rules);
+  const ApiKey* const by_token = key_for(bearer_token(request), rules);
+  return by_key != nullptr ? by_key : by_token;
+}
+
+/// "203.0.113.7, 127.0.0.1", as in X-Forwarded-For.
+bool names_another_machine(std::string_view list) {
   while (!list.empty()) {
-    const std::size_t comma = std::min(list.find(','), list.size());
-    std::string_view address = list.substr(0, comma);
-    list.remove_prefix(std::min(comma + 1, list.size()));
-    const std::size_t begin = address.find_first_not_of(" \t");
-    if (begin == std::string_view::npos) continue;
-    address = address.substr(begin, address.find_last_not_of(" \t") - begin + 1);
-    if (!is_loopback_name(address)) return true;
+    const std::string_view address = take_item(list, ',');
+    if (!address.empty() && !is_loopback_name(address)) return true;
   }
   return false;
+}
+
+/// The same of one `Forwarded` header (RFC 7239): `for=203.0.113.7;proto=https, for="[::1]:80"`.
+/// An element that does not say for whom it is may be for anybody.
+bool is_forwarded_for_another(std::string_view list) {
+  while (!list.empty()) {
+    std::string_view element = take_item(list, ',');
+    std::string_view address;
+    while (!element.empty()) {
+      std::string_view node = take_item(element, ';');
+      if (equal_without_case(take_item(node, '='), "for")) address = trimmed(node);
+    }
+    if (address.size() > 1 && address.starts_with('"'))
+      address = address.substr(1, address.size() - 2);
+    if (!is_loopback_name(host_name(address))) return true;
+  }
+  return false;
+}
+
+/// A proxy has named an address that is not this machine's. Each line of a header counts: some
+/// proxies add a line of their own below the one that the client sent.
+bool is_from_elsewhere(const HttpRequest& request) {
+  return std::any_of(request.headers.begin(), request.headers.end(), [](const auto& header) {
+    const auto& [name, content] = header;
+    if (name == "forwarded") return is_forwarded_for_another(content);
+    return (name == "x-forwarded-for" || name == "x-real-ip") && names_another_machine(content);
+  });
+}
+
+api::ApiError wrong_key(const HttpRequest& request) {
+  const bool shows_none = request.header("x-api-key").empty() && bearer_token(request).empty();
+  api::ApiError error;
+  error.status = 401;
+  error.type = "authentication_error";
+  error.message = shows_none ? "x-api-key header is required" : "invalid x-api-key";
+  error.should_retry = false;  // Clients retry a 401 for minutes otherwise.
+  return error;
+}
+
+/// What changes the server for everybody.
+bool is_administration(const HttpRequest& request) {
+  return request.method == "POST" && request.path.starts_with("/v1/pensieve/");
 }
 
 }  // namespace
@@ -89,8 +154,8 @@ std::expected<void, api::ApiError> check_access(const HttpRequest& request,
     return std::unexpected(api::permission_denied(fmt::format(
         "web pages of {} may not use this server; list it in allowed_origins", origin)));
   }
-  const bool open = request.method == "OPTIONS" ||
-                    (request.path == "/health" && request.method == "GET") ||
+  const bool reads = request.method == "GET" || request.method == "HEAD";
+  const bool open = request.method == "OPTIONS" || (request.path == "/health" && reads) ||
                     (request.path == "/" && request.method == "HEAD");
   if (open) return {};
   if (rules.keys.empty()) {
@@ -99,13 +164,14 @@ std::expected<void, api::ApiError> check_access(const HttpRequest& request,
         "this came through a proxy from another machine, so a key is needed: set [server] api_key "
         "or keys"));
   }
-  if (fitting_key(request, rules) != nullptr) return {};
-  api::ApiError error;
-  error.status = 401;
-  error.type = "authentication_error";
-  error.message = "invalid x-api-key";
-  error.should_retry = false;  // Clients retry a 401 for minutes otherwise.
-  return std::unexpected(error);
+  const ApiKey* const key = fitting_key(request, rules);
+  if (key == nullptr) return std::unexpected(wrong_key(request));
+  if (is_administration(request) && key->has_limits()) {
+    return std::unexpected(api::permission_denied(fmt::format(
+        "the key \"{}\" has limits, so it may not administer the server; use one without",
+        key->name)));
+  }
+  return {};
 }
 
 ApiKey key_of(const HttpRequest& request, const AccessRules& rules) {

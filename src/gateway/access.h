@@ -17,6 +17,8 @@ struct ApiKey {
   std::string secret;                    // What the client sends.
   std::uint32_t requests_max = 0;        // At once; 0: no limit.
   std::uint64_t tokens_per_day_max = 0;  // 0: no limit.
+
+  bool has_limits() const { return requests_max > 0 || tokens_per_day_max > 0; }
 };
 
 struct AccessRules {
@@ -27,9 +29,10 @@ struct AccessRules {
   bool loopback_only = true;
 };
 
-/// Errors: 401 for a missing or wrong key (x-api-key and Authorization: Bearer are the same),
-/// 403 for a `Host` or `Origin` that is not ours, and for what came through a proxy from another
-/// machine where there are no keys. `GET /health` and `HEAD /` need no key.
+/// Errors: 401 for a missing or wrong key (x-api-key and Authorization: Bearer are the same, and
+/// one that fits is enough), 403 for a `Host` or `Origin` that is not ours, for what came through a
+/// proxy from another machine where there are no keys, and for a key with limits that would stop
+/// the server or clear its cache. `/health` and `HEAD /` need no key.
 std::expected<void, api::ApiError> check_access(const HttpRequest& request,
                                                 const AccessRules& rules);
 

@@ -43,6 +43,43 @@ TEST(Access, TheKeyIsTakenFromEitherHeader) {
   EXPECT_EQ(status({{"x-api-key", "secret"}}, with_key()), 0U);
   EXPECT_EQ(status({{"authorization", "Bearer secret"}}, with_key()), 0U);
   EXPECT_EQ(status({{"x-api-key", "secret"}, {"authorization", "Bearer secret"}}, with_key()), 0U);
+  EXPECT_EQ(status({{"authorization", "bearer  secret "}}, with_key()), 0U);
+}
+
+TEST(Access, OneHeaderThatFitsIsEnough) {
+  EXPECT_EQ(status({{"x-api-key", "sk-real"}, {"authorization", "Bearer secret"}}, with_key()), 0U);
+  EXPECT_EQ(status({{"x-api-key", "secret"}, {"authorization", "Bearer sk-real"}}, with_key()), 0U);
+  EXPECT_EQ(status({{"x-api-key", "sk-real"}, {"authorization", "Bearer sk-real"}}, with_key()),
+            401U);
+}
+
+TEST(Access, AMissingKeyIsToldFromAWrongOne) {
+  const auto message = [](const Headers& headers) {
+    return check_access(request("POST", "/v1/messages", headers), with_key()).error().message;
+  };
+  EXPECT_EQ(message({}), "x-api-key header is required");
+  EXPECT_EQ(message({{"x-api-key", "other"}}), "invalid x-api-key");
+  EXPECT_EQ(message({{"authorization", "Bearer other"}}), "invalid x-api-key");
+}
+
+TEST(Access, AKeyWithLimitsDoesNotAdminister) {
+  AccessRules rules = with_key();
+  rules.keys.push_back({.name = "a", .secret = "one", .requests_max = 1});
+  rules.keys.push_back({.name = "b", .secret = "two", .tokens_per_day_max = 1});
+  rules.keys.push_back({.name = "c", .secret = "three"});
+  const auto answer = [&](std::string method, std::string path, const char* secret) {
+    const auto access = check_access(request(method, path, {{"x-api-key", secret}}), rules);
+    return access ? 0U : access.error().status;
+  };
+  for (const char* path : {"/v1/pensieve/stop", "/v1/pensieve/clear-cache"}) {
+    EXPECT_EQ(answer("POST", path, "secret"), 0U);
+    EXPECT_EQ(answer("POST", path, "three"), 0U);
+    EXPECT_EQ(answer("POST", path, "one"), 403U);
+    EXPECT_EQ(answer("POST", path, "two"), 403U);
+    EXPECT_EQ(answer("POST", path, "wrong"), 401U);
+  }
+  EXPECT_EQ(answer("GET", "/v1/pensieve/ps", "one"), 0U);
+  EXPECT_EQ(answer("POST", "/v1/messages", "one"), 0U);
 }
 
 TEST(Access, AMissingOrWrongKeyIsRefusedAndNotRetried) {
@@ -93,8 +130,25 @@ TEST(Access, WhatComesThroughAProxyNeedsAKey) {
   EXPECT_TRUE(check_access(health, {}));
 }
 
+TEST(Access, EveryHeaderInWhichAProxyNamesTheClientCounts) {
+  EXPECT_EQ(status({{"x-forwarded-for", "127.0.0.1"}, {"x-forwarded-for", "203.0.113.7"}}, {}),
+            403U);
+  EXPECT_EQ(status({{"x-real-ip", "203.0.113.7"}}, {}), 403U);
+  EXPECT_EQ(status({{"x-real-ip", "127.0.0.1"}}, {}), 0U);
+  for (const char* elsewhere :
+       {"for=203.0.113.7", "for=127.0.0.1, For=\"[2001:db8::1]:80\"", "proto=https;for=unknown",
+        "proto=https", "for=127.0.0.1;proto=http,by=127.0.0.1", "for=_hidden", "for=\"", "for"}) {
+    EXPECT_EQ(status({{"forwarded", elsewhere}}, {}), 403U) << elsewhere;
+  }
+  for (const char* here :
+       {"for=127.0.0.1", "proto=http; FOR = \"127.0.0.1:999\"", "for=\"[::1]\", for=localhost"}) {
+    EXPECT_EQ(status({{"forwarded", here}}, {}), 0U) << here;
+  }
+}
+
 TEST(Access, HealthAndTheConnectionTestNeedNoKey) {
   EXPECT_TRUE(check_access(request("GET", "/health", {}), with_key()));
+  EXPECT_TRUE(check_access(request("HEAD", "/health", {}), with_key()));
   EXPECT_TRUE(check_access(request("HEAD", "/", {}), with_key()));
   EXPECT_TRUE(check_access(request("OPTIONS", "/v1/messages", {}), with_key()));
   EXPECT_FALSE(check_access(request("GET", "/", {}), with_key()));
@@ -103,8 +157,9 @@ TEST(Access, HealthAndTheConnectionTestNeedNoKey) {
 }
 
 TEST(Access, LoopbackNamesOfAnyPortAreOurs) {
-  for (const std::string_view host : {"127.0.0.1", "127.0.0.1:7777", "127.1.2.3", "localhost",
-                                      "localhost:80", "a.localhost:1", "[::1]", "[::1]:7777"}) {
+  for (const std::string_view host :
+       {"127.0.0.1", "127.0.0.1:7777", "127.1.2.3", "localhost", "localhost:80", "a.localhost:1",
+        "LocalHost:80", "[::1]", "[::1]:7777"}) {
     EXPECT_EQ(status_of_host(host), 0U) << host;
   }
   EXPECT_EQ(status({}, {}), 0U) << "HTTP/1.0";

@@ -292,8 +292,17 @@ std::uint64_t BatchStore::bytes() const {
   return sum;
 }
 
-bool BatchStore::has_room(std::size_t batches, std::uint64_t request_bytes) const {
-  return batches_.size() + batches <= kBatchesMax && bytes() + request_bytes <= kBytesMax;
+bool BatchStore::has_room(std::string_view owner, std::size_t batches,
+                          std::uint64_t request_bytes) const {
+  if (batches_.size() + batches > kBatchesMax) return false;
+  if (bytes() + request_bytes > kBytesMax) return false;
+  if (owner.empty()) return true;
+  for (const BatchRecord& record : batches_) {
+    if (record.owner != owner) continue;
+    ++batches;
+    request_bytes += record.bytes;
+  }
+  return batches <= kBatchesMax / kOwnersPart && request_bytes <= kBytesMax / kOwnersPart;
 }
 
 BatchStore::Creation BatchStore::create(BatchRecord record,

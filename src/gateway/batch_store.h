@@ -58,9 +58,11 @@ class BatchStore {
     std::function<void()> commit;
   };
 
-  static constexpr std::size_t kBatchesMax = 100;
+  static constexpr std::size_t kBatchesMax = 1000;
   /// Of all files together; a result that would pass it becomes an error.
   static constexpr std::uint64_t kBytesMax = std::uint64_t{1} << 30;
+  /// A named key may have one such part of both, so that none uses up the room of all others.
+  static constexpr std::size_t kOwnersPart = 2;
 
   /// Makes the folder where it is missing. Errors: it cannot be used, or another server does.
   static Result<std::unique_ptr<BatchStore>> open(const std::string& folder);
@@ -73,7 +75,7 @@ class BatchStore {
   const BatchRecord* find(std::string_view id) const;
   std::uint64_t bytes() const;
   /// Whether so many more batches, with so many bytes of requests in all, may be created.
-  bool has_room(std::size_t batches, std::uint64_t request_bytes) const;
+  bool has_room(std::string_view owner, std::size_t batches, std::uint64_t request_bytes) const;
 
   struct Creation {
     std::shared_ptr<const BatchRecord> record;  // Its bytes are known once it is written.

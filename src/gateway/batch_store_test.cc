@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include "gateway/testing/test_server.h"
@@ -27,16 +28,26 @@ class BatchStoreTest : public testing::Test {
     ASSERT_TRUE(opened) << opened.error().message;
     store_ = *std::move(opened);
   }
-  std::string create(std::uint32_t requests = 3) {
+  std::string create(std::uint32_t requests = 3, const std::string& owner = "me") {
     std::vector<api::BatchRequest> list;
     for (std::uint32_t i = 0; i < requests; ++i) list.push_back({std::to_string(i), "{}"});
     BatchRecord record;
-    record.owner = "me";
+    record.owner = owner;
     record.created_at = kNow;
     record.expires_at = kNow + std::chrono::hours(24);
     const BatchStore::Creation creation = store_->create(record, list);
     apply(creation.change);
     return creation.record->id;
+  }
+  /// Copies of the files of `id`: creating so many would wait for the disk so many times.
+  void copy_until_there_are(const std::string& id, std::size_t batches) {
+    store_.reset();
+    const fs::path from = fs::path(folder_.at("batches")) / id;
+    for (std::size_t i = 1; i < batches; ++i) {
+      fs::copy(from, fs::path(folder_.at("batches")) / fmt::format("{}{:04}", id, i));
+    }
+    reopen();
+    ASSERT_EQ(store_->batches().size(), batches);
   }
   void apply(const BatchStore::Change& change) {
     const auto written = change.write();
@@ -206,13 +217,28 @@ TEST_F(BatchStoreTest, WhatCannotBeCreatedLeavesNothing) {
 }
 
 TEST_F(BatchStoreTest, NumberAndBytesHaveABound) {
-  EXPECT_TRUE(store_->has_room(1, BatchStore::kBytesMax));
-  EXPECT_FALSE(store_->has_room(1, BatchStore::kBytesMax + 1));
-  for (std::size_t i = 0; i < BatchStore::kBatchesMax; ++i) {
-    EXPECT_TRUE(store_->has_room(1, 1)) << i;
-    create(1);
-  }
-  EXPECT_FALSE(store_->has_room(1, 0));
+  EXPECT_TRUE(store_->has_room("", 1, BatchStore::kBytesMax));
+  EXPECT_FALSE(store_->has_room("", 1, BatchStore::kBytesMax + 1));
+  EXPECT_TRUE(store_->has_room("", BatchStore::kBatchesMax, 0));
+  EXPECT_FALSE(store_->has_room("", BatchStore::kBatchesMax + 1, 0));
+  copy_until_there_are(create(1), BatchStore::kBatchesMax - 1);
+  EXPECT_TRUE(store_->has_room("", 1, 1));
+  create(1);
+  EXPECT_FALSE(store_->has_room("", 1, 0));
+}
+
+TEST_F(BatchStoreTest, AKeyMayUseHalfOfTheRoom) {
+  constexpr std::uint64_t kHalf = BatchStore::kBytesMax / BatchStore::kOwnersPart;
+  EXPECT_TRUE(store_->has_room("alice", 1, kHalf));
+  EXPECT_FALSE(store_->has_room("alice", 1, kHalf + 1));
+  const std::string id = create(1, "alice");
+  const std::uint64_t bytes = store_->find(id)->bytes;
+  EXPECT_TRUE(store_->has_room("alice", 1, kHalf - bytes));
+  EXPECT_FALSE(store_->has_room("alice", 1, kHalf - bytes + 1));
+  copy_until_there_are(id, BatchStore::kBatchesMax / BatchStore::kOwnersPart);
+  EXPECT_FALSE(store_->has_room("alice", 1, 0));
+  EXPECT_TRUE(store_->has_room("bob", 1, 0));
+  EXPECT_TRUE(store_->has_room("", 1, 0));
 }
 
 TEST_F(BatchStoreTest, ASecondServerGetsNone) {

@@ -58,6 +58,7 @@ void Batches::tick() {
   if (stopped_) return;
   choose_closing();
   close_some();
+  forget_one();
   const std::uint32_t allowed =
       batch_lanes(seams_.monitor.status().level, seams_.pool.sequences_max(), seams_.interactive());
   std::size_t going_on = 0;
@@ -164,14 +165,29 @@ asio::awaitable<Result<void>> Batches::apply_to(std::string id, BatchStore::Chan
 }
 
 void Batches::begin_end(const std::string& id) {
-  changing_.insert(id);  // Also where the coroutine starts later: nobody may choose it again.
-  asio::co_spawn(seams_.executor, end(id), asio::detached);
+  begin(id, store_->end(id, seams_.wall()));
 }
 
-asio::awaitable<void> Batches::end(std::string id) {
-  const Result<void> ended = co_await apply_to(id, store_->end(id, seams_.wall()));
-  if (ended) co_return;
-  log::warning("batches: {}", ended.error().message);
+void Batches::forget_one() {
+  if (seams_.clock.now() < not_before_) return;
+  for (const BatchRecord& record : store_->batches()) {
+    if (!record.ended_at || seams_.wall() < record.created_at + kKeepFor) continue;
+    if (is_changing(record.id)) return;
+    log::info("{}: removed, {} days after its creation", record.id,
+              std::chrono::floor<std::chrono::days>(kKeepFor).count());
+    return begin(record.id, store_->remove(record.id));
+  }
+}
+
+void Batches::begin(const std::string& id, BatchStore::Change change) {
+  changing_.insert(id);  // Also where the coroutine starts later: nobody may choose it again.
+  asio::co_spawn(seams_.executor, finish(id, std::move(change)), asio::detached);
+}
+
+asio::awaitable<void> Batches::finish(std::string id, BatchStore::Change change) {
+  const Result<void> done = co_await apply_to(std::move(id), std::move(change));
+  if (done) co_return;
+  log::warning("batches: {}", done.error().message);
   pause(kPauseAfterFailure);
 }
 
@@ -324,11 +340,13 @@ Batches::LaterAnswer Batches::create(const std::vector<api::BatchRequest>& reque
   for (const api::BatchRequest& request : requests) {
     bytes += request.params.size() + api::kCustomIdBytesMax;
   }
-  if (!store_->has_room(creating_ + 1, creating_bytes_ + bytes)) {
+  if (!store_->has_room(asker.owner, creating_ + 1, creating_bytes_ + bytes)) {
+    const std::size_t part = asker.owner.empty() ? 1 : BatchStore::kOwnersPart;
     co_return std::unexpected(api::rate_limited(
-        fmt::format("{} batches are kept ({} at most) with {} bytes ({} at most); delete some",
-                    store_->batches().size(), BatchStore::kBatchesMax, store_->bytes(),
-                    BatchStore::kBytesMax),
+        fmt::format("there is no room for this batch: {} are kept ({} at most{}) with {} bytes ({} "
+                    "at most); delete some that have ended",
+                    store_->batches().size(), BatchStore::kBatchesMax / part,
+                    part > 1 ? " of one key" : "", store_->bytes(), BatchStore::kBytesMax / part),
         std::nullopt));
   }
   BatchRecord record;

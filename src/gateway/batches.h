@@ -52,6 +52,8 @@ class Batches {
  public:
   /// As Anthropic's API has it.
   static constexpr std::chrono::seconds kExpireAfter = std::chrono::hours(24);
+  /// How long a batch and its results are kept after its creation; also as there.
+  static constexpr std::chrono::seconds kKeepFor = std::chrono::days(29);
   static constexpr unsigned kTriesMax = 8;
 
   struct Seams {
@@ -65,7 +67,7 @@ class Batches {
     Traffic& traffic;
     /// Requests that somebody waits for.
     std::function<std::uint32_t()> interactive;
-    /// Of an owner's day, and what a request of theirs has taken of it.
+    /// Of an owner's day, none for one that is not known; and what a request has taken of it.
     std::function<bool(std::string_view owner)> has_tokens;
     std::function<void(std::string_view owner, std::uint64_t tokens)> spend;
     std::function<std::expected<void, api::ApiError>(std::string_view)> check_model;
@@ -143,7 +145,11 @@ class Batches {
   bool is_changing(std::string_view id) const { return changing_.contains(id); }
   /// All of it has a result: says so, once the results are on the disk.
   void begin_end(const std::string& id);
-  boost::asio::awaitable<void> end(std::string id);
+  /// Removes the oldest one whose time is over. One at a time: each is a wait for the disk.
+  void forget_one();
+  /// A change that nobody waits for; where it fails, it is tried again later.
+  void begin(const std::string& id, BatchStore::Change change);
+  boost::asio::awaitable<void> finish(std::string id, BatchStore::Change change);
   void choose_closing();
   void take_back(Lane& lane);
   /// Whether one more may be tried at once.

@@ -294,6 +294,54 @@ TEST_F(BatchesTest, WhatDidNotRunForADayHasExpired) {
   EXPECT_EQ(results(server, id)[0], R"({"custom_id":"0","result":{"type":"expired"}})");
 }
 
+TEST_F(BatchesTest, ABatchIsGone29DaysAfterItsCreation) {
+  TestServer server(options());
+  const std::string old = create(server, {params("say x")});
+  EXPECT_EQ(counts_at_end(server, old), "0 1 0 0 0");
+  server.wall += std::chrono::days(29) - seconds(1);
+  const std::string young = create(server, {params("say y")});
+  EXPECT_EQ(counts_at_end(server, young), "0 1 0 0 0");
+  EXPECT_EQ(results(server, old).size(), 1U);
+  server.wall += seconds(1);
+  EXPECT_TRUE(server.wait_until([&] {
+    server.let_pass(milliseconds(250));
+    return server.answer(get(fmt::format("{}/{}", kPath, old))).status == 404;
+  }));
+  EXPECT_EQ(results(server, young).size(), 1U);
+}
+
+TEST_F(BatchesTest, TheBatchOfAKeyThatIsGoneWaitsForIt) {
+  const auto with_keys = [this](std::vector<ApiKey> keys) {
+    TestServer::Options made = options(1);
+    made.service.access.keys = std::move(keys);
+    return made;
+  };
+  const auto with_key = [](std::string request) {
+    return request.insert(request.find("\r\n") + 2, "x-api-key: one\r\n");
+  };
+  const std::string list =
+      fmt::format(R"({{"requests":[{{"custom_id":"0","params":{}}}]}})", params("say x"));
+  std::string path;
+  {
+    TestServer server(with_keys({{.name = "a", .secret = "one"}}));
+    server.set_available(2560_MiB);
+    const json::value made = ask(server, with_key(post(kPath, list)));
+    path = fmt::format("{}/{}", kPath, made.at("id").as_string().c_str());
+  }
+  {
+    TestServer server(with_keys({}));
+    EXPECT_EQ(server.answer(get(path)).status, 404U);
+    for (int i = 0; i < 20; ++i) server.let_pass(milliseconds(250));
+    EXPECT_EQ(server.service().batches_running(), 0U);
+  }
+  TestServer server(with_keys({{.name = "b", .secret = "two"}, {.name = "a", .secret = "one"}}));
+  EXPECT_EQ(ask(server, with_key(get(path))).at("processing_status"), "in_progress");
+  EXPECT_TRUE(server.wait_until([&] {
+    server.let_pass(milliseconds(250));
+    return ask(server, with_key(get(path))).at("processing_status") == "ended";
+  }));
+}
+
 TEST_F(BatchesTest, ABatchIsDeletedOnceItHasEnded) {
   TestServer server(options());
   server.set_available(2560_MiB);

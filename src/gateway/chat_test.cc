@@ -90,7 +90,7 @@ TEST(Chat, ErrorsAreInTheWordsOfThisFace) {
   EXPECT_EQ(refused.status, 401U);
   EXPECT_EQ(refused.header("x-should-retry"), "false");
   EXPECT_EQ(refused.body,
-            R"({"error":{"message":"invalid x-api-key","type":"authentication_error",)"
+            R"({"error":{"message":"x-api-key header is required","type":"authentication_error",)"
             R"("param":null,"code":null}})");
   const Answer bad = server.answer(with_key(chat("say x", R"("n":2)")));
   EXPECT_EQ(bad.status, 400U);
@@ -141,6 +141,29 @@ TEST(Chat, EmbeddingsAreRefusedByName) {
             R"({"error":{"message":"model scripted gives no embeddings, and this server has no )"
             R"(other","type":"invalid_request_error","param":null,"code":null}})");
   EXPECT_EQ(server.answer(get("/v1/embeddings")).status, 405U);
+}
+
+TEST(Chat, ABodyThatIsTooLargeIsRefusedInOpenAIsWords) {
+  TestServer::Options options;
+  options.connection.body_bytes_max = 1000;
+  TestServer server(std::move(options));
+  const Answer answer = server.answer(post("/v1/chat/completions", std::string(1001, 'x')));
+  EXPECT_EQ(answer.status, 413U);
+  EXPECT_EQ(json::parse(answer.body).at("error").at("type"), "request_too_large");
+  EXPECT_FALSE(json::parse(answer.body).as_object().contains("type"));
+  EXPECT_EQ(answer.header("x-request-id"), answer.header("request-id"));
+}
+
+TEST(Chat, AnEffortLetsTheModelThink) {
+  TestServer server;
+  const auto message = [&](std::string_view members) {
+    const Answer answer = server.answer(chat("think a b; say c", members));
+    EXPECT_EQ(answer.status, 200U) << answer.body;
+    return json::parse(answer.body).at("choices").at(0).at("message").as_object();
+  };
+  EXPECT_EQ(message(R"("reasoning_effort":"high")").at("reasoning_content"), "a b");
+  EXPECT_FALSE(message(R"("reasoning_effort":"none")").contains("reasoning_content"));
+  EXPECT_FALSE(message("").contains("reasoning_content"));
 }
 
 TEST(Chat, AKeysLimitsHoldHereToo) {

@@ -20,6 +20,7 @@ class CollectedAnswer final : public Exchange {
   const std::string& body() const { return response_.body; }
 
   const HttpRequest& request() const override { return request_; }
+  std::string& request_body() override { return request_.body; }
   void release_body() override {}
   BufferCharge& charge() override { return charge_; }
   boost::asio::awaitable<void> respond(HttpResponse response) override {

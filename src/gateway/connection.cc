@@ -46,16 +46,31 @@ std::string lower(std::string_view text) {
   return out;
 }
 
+/// Takes "http://host:port" off a target in absolute form, as clients send it to a proxy, and
+/// returns "host:port", which stands in place of the `Host` header (RFC 9112, section 3.2.2).
+std::string_view take_authority(std::string_view& target) {
+  constexpr std::string_view kScheme = "http://";
+  if (lower(target.substr(0, kScheme.size())) != kScheme) return {};
+  const std::size_t end = std::min(target.find_first_of("/?", kScheme.size()), target.size());
+  const std::string_view authority = target.substr(kScheme.size(), end - kScheme.size());
+  target.remove_prefix(end);
+  if (target.empty()) target = "/";
+  return authority;
+}
+
 /// All but the body.
 HttpRequest head_of(const http::request<http::string_body>& message) {
   HttpRequest request;
   request.method = std::string(message.method_string());
-  const std::string_view target(message.target().data(), message.target().size());
+  std::string_view target(message.target().data(), message.target().size());
+  const std::string_view authority = take_authority(target);
   const std::size_t mark = target.find('?');
   request.path = std::string(target.substr(0, mark));
   if (mark != std::string_view::npos) request.query = std::string(target.substr(mark + 1));
   for (const auto& field : message) {
-    request.headers.emplace_back(lower(field.name_string()), std::string(field.value()));
+    std::string content(field.value());
+    if (!authority.empty() && field.name() == http::field::host) content = authority;
+    request.headers.emplace_back(lower(field.name_string()), std::move(content));
   }
   return request;
 }
@@ -85,6 +100,7 @@ class BeastConnection final : public Connection,
   asio::awaitable<bool> end_stream() override;
   void cut_stream() override { keep_alive_ = false; }
   bool shows_cuts() const override { return !is_http_1_0_; }
+  std::string& request_body() override { return request_.body; }
   void release_body() override { request_.body = std::string(); }
   BufferCharge& charge() override { return charge_; }
   bool client_gone() const override { return client_gone_; }
@@ -173,8 +189,9 @@ asio::awaitable<bool> BeastConnection::read_request() {
   beast::error_code error = header_error;
   is_head_ = parser.get().method() == http::verb::head;
   is_http_1_0_ = parser.get().version() < 11;
+  // A length that is too much is an error of the head, which is there all the same.
+  if (!error || error == http::error::body_limit) request_ = head_of(parser.get());
   if (!error) {
-    request_ = head_of(parser.get());
     end_body_at(deadline);
     std::optional<HttpResponse> refusal = co_await read_body(parser, error);
     reading_body_ = false;
@@ -185,7 +202,7 @@ asio::awaitable<bool> BeastConnection::read_request() {
   }
   if (error) {
     if (const std::optional<unsigned> status = status_for(error)) {
-      co_await refuse(sink_.protocol_error(*status, error.message()));
+      co_await refuse(sink_.protocol_error(request_, *status, error.message()));
     }
     co_return false;
   }

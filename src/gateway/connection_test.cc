@@ -49,7 +49,7 @@ class TellingSink final : public RequestSink {
     response.body = request.method + " " + request.path + " " + request.query + " " + request.body;
     co_await exchange.respond(std::move(response));
   }
-  HttpResponse protocol_error(unsigned status, std::string) override {
+  HttpResponse protocol_error(const HttpRequest&, unsigned status, std::string) override {
     HttpResponse response;
     response.status = status;
     response.body = "refused";

@@ -48,6 +48,9 @@ class Exchange {
 
   virtual const HttpRequest& request() const = 0;
 
+  /// Of request(), to be put right in place; as long as it was.
+  virtual std::string& request_body() = 0;
+
   /// Frees the request's body once all that matters of it is known in another form.
   virtual void release_body() = 0;
 
@@ -81,7 +84,9 @@ class RequestSink {
   virtual ~RequestSink() = default;
   virtual boost::asio::awaitable<void> serve(Exchange& exchange) = 0;
   /// What the connection itself answers where there is no proper request: 400, 408, 413, 431.
-  virtual HttpResponse protocol_error(unsigned status, std::string message) = 0;
+  /// `head` is empty where that was not read.
+  virtual HttpResponse protocol_error(const HttpRequest& head, unsigned status,
+                                      std::string message) = 0;
   /// Asked before a body of more than kSmallBodyBytes is read: the answer where the head alone says
   /// that it would be read for nothing. `head` has no body.
   virtual std::optional<HttpResponse> refuse_unread(const HttpRequest& head) = 0;

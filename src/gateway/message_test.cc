@@ -71,6 +71,24 @@ TEST(Message, AStreamHasExactlyTheEventsAndShapesOfTheApi) {
   EXPECT_EQ(pair(probe.event()), "end");
 }
 
+TEST(Message, WithMaxTokens0ThePromptIsReadAndNothingIsSaid) {
+  TestServer server;
+  const std::string body = R"({"model":"scripted","max_tokens":0,)"
+                           R"("messages":[{"role":"user","content":"script: say x"}]})";
+  const Answer answer = server.answer(post("/v1/messages", body));
+  EXPECT_EQ(answer.status, 200U) << answer.body;
+  EXPECT_NE(answer.body.find(R"("content":[],"stop_reason":"max_tokens")"), std::string::npos)
+      << answer.body;
+  EXPECT_NE(answer.body.find(R"("output_tokens":0)"), std::string::npos);
+}
+
+TEST(Message, HalfACharacterInABodyIsReplaced) {
+  TestServer server;
+  const Answer answer = server.answer(ask(R"(say a\ud83d)"));
+  EXPECT_EQ(answer.status, 200U) << answer.body;
+  EXPECT_NE(answer.body.find("a\xEF\xBF\xBD"), std::string::npos) << answer.body;
+}
+
 TEST(Message, AnAnswerThatIsNotStreamedIsOneMessage) {
   TestServer server;
   const Answer answer = server.answer(ask("say hello there"));

@@ -13,6 +13,7 @@
 #include "api/chat_response.h"
 #include "api/json.h"
 #include "api/messages.h"
+#include "api/raw_json.h"
 #include "api/response.h"
 #include "base/log.h"
 #include "gateway/message_relay.h"
@@ -36,6 +37,10 @@ constexpr unsigned kBufferRetryAfterSeconds = 2;
 /// The face that OpenAI's clients use.
 constexpr std::string_view kChat = "/v1/chat/completions";
 constexpr std::string_view kEmbeddings = "/v1/embeddings";
+
+/// What a web page may read of an answer beside its body; browsers hide other headers.
+constexpr std::string_view kExposedHeaders =
+    "request-id, x-request-id, retry-after, x-should-retry, x-memory-status, x-available-memory-gb";
 
 bool is_openais(const HttpRequest& request) {
   return request.path == kChat || request.path == kEmbeddings;
@@ -120,8 +125,10 @@ asio::awaitable<void> Service::route(Exchange& exchange, const std::string& requ
   const std::string& method = request.method;
   if (method == "OPTIONS") {
     HttpResponse response{.status = 204, .content_type = "", .body = "", .headers = {}};
+    // Not "*": that leaves `authorization` out (Fetch standard, "CORS-preflight fetch").
+    std::string asked(request.header("access-control-request-headers"));
     response.headers = {{"access-control-allow-methods", "GET, POST, DELETE, OPTIONS"},
-                        {"access-control-allow-headers", "*"},
+                        {"access-control-allow-headers", asked.empty() ? "*" : std::move(asked)},
                         {"access-control-max-age", "600"}};
     co_await reply(exchange, request_id, std::move(response));
     co_return;
@@ -223,7 +230,8 @@ std::expected<void, api::ApiError> Service::check_model(std::string_view model) 
       api::not_found(fmt::format("model: {} (this server has {})", model, pool_.model().id)));
 }
 
-std::expected<BufferCharge, BufferShortage> Service::charge_parsing(const Exchange& exchange) {
+std::expected<BufferCharge, BufferShortage> Service::begin_parsing(Exchange& exchange) {
+  api::replace_lone_surrogates(exchange.request_body());
   return buffers_.try_charge(Bytes(api::parse_memory_bytes_max(exchange.request().body.size())));
 }
 
@@ -232,7 +240,7 @@ asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& r
   const ApiKey key = key_of(exchange.request(), options_.access);
   const auto within_limits = limits_.try_run(key);
   if (!within_limits) co_return co_await fail(exchange, request_id, within_limits.error());
-  auto parsing = charge_parsing(exchange);
+  auto parsing = begin_parsing(exchange);
   if (!parsing) co_return co_await fail(exchange, request_id, shortage_error(parsing.error()));
   auto question = read_question(exchange.request(), options_.wall(), pool_.model().sees());
   parsing->give_back();
@@ -253,7 +261,7 @@ asio::awaitable<void> Service::messages(Exchange& exchange, const std::string& r
 
 asio::awaitable<void> Service::count_tokens(Exchange& exchange, const std::string& request_id) {
   if (const auto refused = refusal()) co_return co_await fail(exchange, request_id, *refused);
-  auto parsing = charge_parsing(exchange);
+  auto parsing = begin_parsing(exchange);
   if (!parsing) co_return co_await fail(exchange, request_id, shortage_error(parsing.error()));
   const auto request =
       api::parse_count_tokens_request(exchange.request().body, pool_.model().sees());
@@ -360,6 +368,7 @@ Headers Service::common_headers(const std::string& request_id) const {
   // The last reading is good enough here; requests that need a fresh one have just taken it.
   const memory::Monitor::Status status = monitor_.status();
   Headers headers{{"request-id", request_id},
+                  {"x-request-id", request_id},  // Where OpenAI's clients look for it.
                   {"x-memory-status", std::string(memory::memory_status_header(status))},
                   {"x-available-memory-gb", memory::available_memory_header(status)}};
   std::string forecast = memory::forecast_text(monitor_.forecast());
@@ -369,11 +378,10 @@ Headers Service::common_headers(const std::string& request_id) const {
 
 Headers Service::headers_for(const HttpRequest& request, const std::string& request_id) const {
   Headers headers = common_headers(request_id);
-  // Where OpenAI's clients look for it.
-  if (is_openais(request)) headers.emplace_back("x-request-id", request_id);
   const std::string_view origin = request.header("origin");
   if (!origin.empty() && is_listed_origin(origin, options_.access)) {
     headers.emplace_back("access-control-allow-origin", origin);
+    headers.emplace_back("access-control-expose-headers", kExposedHeaders);
     headers.emplace_back("vary", "origin");
   }
   return headers;
@@ -448,17 +456,16 @@ HttpResponse Service::refuse_for_shortage(const HttpRequest& head, const BufferS
   return finished(head, request_id, error_response(head, request_id, shortage_error(shortage)));
 }
 
-HttpResponse Service::protocol_error(unsigned status, std::string message) {
+HttpResponse Service::protocol_error(const HttpRequest& head, unsigned status,
+                                     std::string message) {
   const std::string request_id = api::new_id("req_");
   api::ApiError error = api::invalid_request("not a proper HTTP request: " + message);
+  error.status = status;
   if (status == 408) error = api::request_timeout("the request body did not arrive in time");
   if (status == 413) {
     error = api::request_too_large("the request body is larger than this server accepts");
   }
-  HttpResponse response = json(status, api::error_body(error, request_id));
-  response.headers = common_headers(request_id);
-  ++traffic_.responses[status];
-  return response;
+  return finished(head, request_id, error_response(head, request_id, error));
 }
 
 }  // namespace pensieve::gateway

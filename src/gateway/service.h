@@ -49,7 +49,8 @@ class Service final : public RequestSink {
           std::function<void()> on_stop);
 
   boost::asio::awaitable<void> serve(Exchange& exchange) override;
-  HttpResponse protocol_error(unsigned status, std::string message) override;
+  HttpResponse protocol_error(const HttpRequest& head, unsigned status,
+                              std::string message) override;
   std::optional<HttpResponse> refuse_unread(const HttpRequest& head) override;
   HttpResponse refuse_for_shortage(const HttpRequest& head,
                                    const BufferShortage& shortage) override;
@@ -93,7 +94,7 @@ class Service final : public RequestSink {
   /// POST /v1/messages and /v1/chat/completions.
   boost::asio::awaitable<void> messages(Exchange& exchange, const std::string& request_id);
   /// For what a body may take while it is parsed; given back once that is done.
-  std::expected<BufferCharge, BufferShortage> charge_parsing(const Exchange& exchange);
+  std::expected<BufferCharge, BufferShortage> begin_parsing(Exchange& exchange);
   boost::asio::awaitable<void> count_tokens(Exchange& exchange, const std::string& request_id);
   boost::asio::awaitable<void> clear_cache(Exchange& exchange, const std::string& request_id);
   // In service_embeddings.cc.

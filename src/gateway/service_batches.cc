@@ -49,7 +49,9 @@ void Service::use_batches(const asio::any_io_executor& executor, DiskThread& dis
                          [this](std::string_view owner) {
                            const auto& keys = options_.access.keys;
                            const auto key = std::ranges::find(keys, owner, &ApiKey::name);
-                           return key == keys.end() || limits_.has_tokens(*key);
+                           // Nobody may speak for a key that is gone; it may come back.
+                           if (key == keys.end()) return keys.empty() && owner.empty();
+                           return limits_.has_tokens(*key);
                          },
                      .spend = [this](std::string_view owner,
                                      std::uint64_t tokens) { limits_.spend(owner, tokens); },
@@ -103,7 +105,7 @@ asio::awaitable<void> Service::route_batches(Exchange& exchange, const std::stri
 
 asio::awaitable<void> Service::create_batch(Exchange& exchange, const std::string& request_id) {
   if (const auto refused = refusal()) co_return co_await fail(exchange, request_id, *refused);
-  auto parsing = charge_parsing(exchange);
+  auto parsing = begin_parsing(exchange);
   if (!parsing) co_return co_await fail(exchange, request_id, shortage_error(parsing.error()));
   const auto requests = api::parse_batch(exchange.request().body);
   parsing->give_back();

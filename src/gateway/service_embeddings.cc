@@ -18,7 +18,7 @@ asio::awaitable<void> Service::embeddings(Exchange& exchange, const std::string&
   const ApiKey key = key_of(exchange.request(), options_.access);
   const auto within_limits = limits_.try_run(key);
   if (!within_limits) co_return co_await fail(exchange, request_id, within_limits.error());
-  auto parsing = charge_parsing(exchange);
+  auto parsing = begin_parsing(exchange);
   if (!parsing) co_return co_await fail(exchange, request_id, shortage_error(parsing.error()));
   auto request = api::parse_embeddings_request(exchange.request().body);
   parsing->give_back();

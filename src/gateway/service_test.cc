@@ -91,10 +91,11 @@ TEST(Service, AListedOriginMayReadEveryAnswer) {
   TestServer server(std::move(options));
   const std::string headers = "origin: https://example.com\r\n";
   const Answer asked =
-      server.answer("OPTIONS /v1/messages HTTP/1.1\r\nhost: localhost\r\n" + headers + "\r\n");
+      server.answer("OPTIONS /v1/messages HTTP/1.1\r\nhost: localhost\r\n" + headers +
+                    "access-control-request-headers: authorization,x-stainless-os\r\n\r\n");
   EXPECT_EQ(asked.status, 204U);
   EXPECT_EQ(asked.header("access-control-allow-methods"), "GET, POST, DELETE, OPTIONS");
-  EXPECT_EQ(asked.header("access-control-allow-headers"), "*");
+  EXPECT_EQ(asked.header("access-control-allow-headers"), "authorization,x-stainless-os");
   EXPECT_EQ(asked.header("content-length"), "");
   std::string whole = ask("say hello");
   std::string stream = ask_stream("say hello");
@@ -106,6 +107,7 @@ TEST(Service, AListedOriginMayReadEveryAnswer) {
     const Answer answer = server.answer(request);
     EXPECT_EQ(answer.header("access-control-allow-origin"), "https://example.com") << request;
     EXPECT_EQ(answer.header("vary"), "origin");
+    EXPECT_NE(answer.header("access-control-expose-headers").find("request-id"), std::string::npos);
   }
   EXPECT_EQ(asked.header("access-control-allow-origin"), "https://example.com");
   EXPECT_EQ(server.answer(get("/health")).header("access-control-allow-origin"), "");
@@ -117,6 +119,17 @@ TEST(Service, AnOriginThatIsNotListedIsRefusedAlsoBeforeItAsks) {
       "OPTIONS /v1/messages HTTP/1.1\r\nhost: localhost\r\norigin: https://example.com\r\n\r\n");
   EXPECT_EQ(answer.status, 403U);
   EXPECT_EQ(answer.header("access-control-allow-origin"), "");
+}
+
+TEST(Service, ATargetInAbsoluteFormIsTheSameRoute) {
+  TestServer server;
+  const auto status = [&](const std::string& target) {
+    return server.answer("GET " + target + " HTTP/1.1\r\nhost: localhost\r\n\r\n").status;
+  };
+  EXPECT_EQ(status("http://127.0.0.1:7777/v1/models?limit=1"), 200U);
+  EXPECT_EQ(status("HTTP://localhost"), 200U);
+  EXPECT_EQ(status("http://127.0.0.1/nothing"), 404U);
+  EXPECT_EQ(status("http://example.com/v1/models"), 403U) << "the target's host counts";
 }
 
 TEST(Service, AKeyIsAskedForOverHttp) {

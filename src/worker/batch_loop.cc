@@ -322,6 +322,10 @@ bool BatchLoop::make_room(Sequence& member) {
 
 void BatchLoop::take_sampled(Sequence& sequence, Token token) {
   Running& running = *sequence.running;
+  if (running.job.output_tokens_max == 0) {  // The prompt was all that was wanted.
+    end_with(sequence, StopCause::kTokenLimit);
+    return;
+  }
   if (running.output_tokens == 0) running.first_token_at = clock_.now();
   if (engine_.ends_generation(token)) {
     end_with(sequence, StopCause::kEndOfTurn);

@@ -216,6 +216,15 @@ TEST_F(BatchLoopTest, AnAnswerMayBeEmpty) {
   EXPECT_EQ(story(1).done.front().decode_seconds, 0.0);
 }
 
+TEST_F(BatchLoopTest, APromptAloneIsReadAndKeptForTheNextRequest) {
+  run_alone(job(1, tokens_from(1, 50), 0));
+  EXPECT_EQ(story(1).text, "");
+  expect_done(1, StopCause::kTokenLimit);
+  EXPECT_EQ(story(1).done.front().output_tokens, 0U);
+  run_alone(job(2, tokens_from(1, 50), 1));
+  EXPECT_EQ(cached(2), 49U);
+}
+
 TEST_F(BatchLoopTest, EndsAtAStopSequenceAndSaysWhich) {
   engine_->pieces = {{1, "one "}, {2, "two "}, {3, "three "}};
   engine_->next_token = [](const std::vector<Token>& tokens) {

@@ -240,11 +240,10 @@ void CallParser::give_up(std::vector<AnswerPiece>& out) {
 }
 
 void CallParser::finish(std::vector<AnswerPiece>& out) {
-  if (state_ == State::kHead || (state_ == State::kArguments && trust_ == Trust::kFree)) {
+  // A grammar stands behind a call: one that was cut off is no text either.
+  const bool is_cut = trust_ == Trust::kConstrained && state_ != State::kText;
+  if (!is_cut && state_ != State::kTail) {
     append_text(out, call_);
-  }
-  if (state_ == State::kText || state_ == State::kHead ||
-      (state_ == State::kArguments && trust_ == Trust::kFree)) {
     append_text(out, held_);
   }
   held_.clear();

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include "engine/tool_text.h"
@@ -99,7 +100,7 @@ TEST_P(CallParserAnywhereTest, WhatIsNoCallIsText) {
        {std::string("a\n<tool_call>\n[1]"), std::string("<tool_call>\n{\"arguments\":{}}"),
         std::string("<tool_call>{\"name\":\"\",\"arguments\":{}}"),
         std::string("<tool_call>{\"name\":\"f\",\"arguments\":7}"),
-        std::string("<tool_call>{\"name\":7}"), std::string("<tool_call>")}) {
+        std::string("<tool_call>{\"name\":7}")}) {
     expect({text, "[text:" + text});
   }
 }
@@ -119,6 +120,13 @@ TEST(CallParserTest, FreeArgumentsThatAreNoJsonAreText) {
 TEST(CallParserTest, ConstrainedArgumentsThatAreCutOffStayOpen) {
   EXPECT_EQ(parsed("<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":", Trust::kConstrained, 3),
             "[f:{\"a\":");
+}
+
+TEST(CallParserTest, AConstrainedCallThatIsCutOffInItsHeadIsLeftOut) {
+  for (const char* head : {"<tool_call>", "<tool_call>\n{\"name", "<tool_call>{\"name\":\"f\","}) {
+    EXPECT_EQ(parsed(fmt::format("a {}", head), Trust::kConstrained, 3), "[text:a");
+    EXPECT_EQ(parsed(head, Trust::kFree, 3), fmt::format("[text:{}", head));
+  }
 }
 
 TEST(CallParserTest, ConstrainedArgumentsGoOutAsTheyCome) {
