@@ -33,6 +33,21 @@ lock() {  # lock NAME
   if command -v flock >/dev/null; then flock 9; fi
 }
 
+# 1 where a run ended badly and the failures that were counted do not say why, which is one failure
+# more: what ends early has counted only what came before. Else 0.
+unexplained() {  # unexplained STATUS STATUS-OF-FAILED-TESTS FAILURES-COUNTED
+  if [ "$1" = 0 ] || { [ "$1" = "$2" ] && [ "$3" -gt 0 ]; }; then echo 0; else echo 1; fi
+}
+
+# "PASSED FAILED" of a run whose results are in a JUnit file. What did not run or did not pass is a
+# failure, and so is a file that is not there, and an end that no failure explains.
+junit_counts() {  # junit_counts FILE STATUS STATUS-OF-FAILED-TESTS
+  local counts passed failed
+  counts=$("$python" "$root/scripts/junit_count.py" "$1" 2>/dev/null) || { echo 0 1; return; }
+  read -r passed failed <<<"$counts"
+  printf '%d %d\n' "$passed" $((failed + $(unexplained "$2" "$3" "$failed")))
+}
+
 # Downloads a source package once and checks its hash; leaves its path in `fetched`.
 fetch_package() {  # fetch_package NAME VERSION SHA256 WORDS-FOR-PEOPLE
   local folder="$cache_root/downloads"

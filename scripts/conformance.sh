@@ -37,8 +37,7 @@ scripts/fuzz.sh build || give_up
 started=$SECONDS
 scripts/pytest.sh "${files[@]}" --junitxml="$results/junit.xml" \
   ${arguments[@]+"${arguments[@]}"} </dev/null
-counts=$("$python" scripts/junit_count.py "$results/junit.xml" 2>/dev/null) || counts="0 1"
-read -r passed failed <<<"$counts"
+read -r passed failed <<<"$(junit_counts "$results/junit.xml" $? 1)"
 if [ $((passed + failed)) = 0 ]; then failed=1; fi
 
 exec 2>&1  # The sum is the last line whatever the two streams are connected to.

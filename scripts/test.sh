@@ -31,28 +31,27 @@ scripts/setup/packages.sh test || give_up
 if [ "${stages[*]}" != unit ]; then scripts/setup/llama.sh >/dev/null || give_up; fi
 
 count() {  # count PASSED FAILED: adds a stage to the sum
-  stage_passed=$1 stage_failed=$2
+  stage_passed=${1:-0} stage_failed=${2:-0}
 }
 
-# Reads a JUnit file: what did not run or did not pass is a failure.
-count_junit() {  # count_junit FILE
-  local counts
-  counts=$("$python" scripts/junit_count.py "$1") || counts="0 1"
-  # shellcheck disable=SC2086  # Two words on purpose.
-  count $counts
+# Counts the lines of a script that says of each check `ok` or `FAIL`, and ends with 1 after a FAIL.
+count_lines() {  # count_lines FILE STATUS
+  local failures
+  failures=$(grep -cE '^(FAIL|not ok) ' "$1")
+  count "$(grep -c '^ok ' "$1")" $((failures + $(unexplained "$2" 1 "$failures")))
 }
 
 stage_check() {
-  local output="$results/check"
-  scripts/check/all.sh full 2>&1 | tee "$output"
-  count "$(grep -c '^ok ' "$output")" "$(grep -c '^FAIL ' "$output")"
+  scripts/check/all.sh full 2>&1 | tee "$results/check"
+  count_lines "$results/check" "${PIPESTATUS[0]}"
 }
 
 run_ctest() {  # run_ctest PRESET
   scripts/build.sh "$1" || { count 0 1; return; }
   ctest --test-dir "build/$1" --output-on-failure --no-tests=error --parallel "$(build_jobs)" \
     --output-junit "$results/$1.xml" ${arguments[@]+"${arguments[@]}"}
-  count_junit "$results/$1.xml"
+  # shellcheck disable=SC2046  # Two words on purpose.
+  count $(junit_counts "$results/$1.xml" $? 8)
 }
 
 stage_unit() { run_ctest dev; }
@@ -65,10 +64,12 @@ stage_release() {
 # Each seed of the simulated gateway is a test (tests/sim).
 stage_sim() {
   scripts/build.sh release pensieve_sim || { count 0 1; return; }
-  local output="$results/sim"
-  build/release/pensieve_sim ${arguments[@]+"${arguments[@]}"} | tee "$output"
+  local status
+  build/release/pensieve_sim ${arguments[@]+"${arguments[@]}"} | tee "$results/sim"
+  status=${PIPESTATUS[0]}
   # shellcheck disable=SC2046  # Two words on purpose.
-  count $(sed -n '$s/^\([0-9]*\) seeds passed, \([0-9]*\) failed.*/\1 \2/p' "$output")
+  count $(sed -n '$s/^\([0-9]*\) seeds passed, \([0-9]*\) failed.*/\1 \2/p' "$results/sim")
+  stage_failed=$((stage_failed + $(unexplained "$status" 1 "$stage_failed")))
 }
 
 # What is slow runs in ./dev conformance only.
@@ -76,17 +77,17 @@ stage_e2e() {
   scripts/build.sh release template_render || { count 0 1; return; }
   scripts/pytest.sh tests -m "not slow" --junitxml="$results/e2e.xml" \
     ${arguments[@]+"${arguments[@]}"}
-  count_junit "$results/e2e.xml"
+  # shellcheck disable=SC2046  # Two words on purpose.
+  count $(junit_counts "$results/e2e.xml" $? 1)
 }
 
 stage_isolation() {
   scripts/build.sh release pensieve pensieve-worker || { count 0 1; return; }
   scripts/setup/models.sh >/dev/null || { count 0 1; return; }
-  local output="$results/isolation"
-  scripts/test-isolation.sh ${arguments[@]+"${arguments[@]}"} 2>&1 | tee "$output"
-  count "$(grep -c '^ok ' "$output")" "$(grep -cE '^(FAIL|not ok) ' "$output")"
+  scripts/test-isolation.sh ${arguments[@]+"${arguments[@]}"} 2>&1 | tee "$results/isolation"
+  count_lines "$results/isolation" "${PIPESTATUS[0]}"
   # An end before the script's own sum is a failure, whatever it had printed by then.
-  tail -1 "$output" | grep -q ' passed, ' || stage_failed=$((stage_failed + 1))
+  tail -1 "$results/isolation" | grep -q ' passed, ' || stage_failed=$((stage_failed + 1))
 }
 
 summary=()

@@ -1,6 +1,11 @@
 """The checks find what they must and leave alone what is right: each line is a small proof."""
 
+import os
+import pathlib
+import shutil
+import subprocess
 import sys
+import tempfile
 
 import bans
 import includes
@@ -32,6 +37,63 @@ def banned(path: str, text: str):
 def long_function(lines: int) -> str:
     return "void f() {\n" + "  g();\n" * (lines - 2) + "}\n"
 
+
+# Stands in for pytest and for ctest: writes the results that it is told, and ends as it is told.
+STAND_IN = """#!/bin/bash
+for argument in "$@"; do
+  case $argument in --junitxml=*) file=${argument#*=} ;; esac
+  if [ "$last" = --output-junit ]; then file=$argument; fi
+  last=$argument
+done
+[ -z "$RESULTS" ] || printf '%s' "$RESULTS" >"$file"
+exit "$STATUS"
+"""
+SUMMING = ("test.sh", "conformance.sh", "common.sh", "junit_count.py")
+SETTING_UP = ("build.sh", "fuzz.sh", "setup/packages.sh", "setup/llama.sh", "setup/models.sh")
+
+
+def summed(script: str, status: int, *cases: str) -> str:
+    """The last line of a script of the tests whose test program ends so, with these results."""
+    with tempfile.TemporaryDirectory() as folder:
+        scripts = pathlib.Path(folder) / "scripts"
+        (scripts / "setup").mkdir(parents=True)
+        for name in SUMMING:
+            shutil.copy(tables.ROOT / "scripts" / name, scripts / name)
+        stand_ins = dict.fromkeys(SETTING_UP, "#!/bin/sh\n")
+        for name, text in {**stand_ins, "pytest.sh": STAND_IN, "ctest": STAND_IN}.items():
+            (scripts / name).write_text(text)
+            (scripts / name).chmod(0o755)
+        results = f"<testsuite>{''.join(cases)}</testsuite>" if cases else ""
+        env = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "STATUS": str(status),
+               "RESULTS": results}
+        ended = subprocess.run(["bash", *f"{scripts}/{script}".split()], env=env, check=False,
+                               stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert (ended.returncode == 0) == ended.stdout.endswith(" passed, 0 failed\n"), ended
+    return ended.stdout.splitlines()[-1]
+
+
+GOOD, BAD = "<testcase/>", "<testcase><failure/></testcase>"
+SKIPPED, NOT_RUN = "<testcase><skipped/></testcase>", '<testcase status="notrun"/>'
+ENDS = [  # What counts the results, how its test program ended, its results, the sum of it.
+    ("a good run counts as it is", "test.sh e2e", 0, [GOOD, GOOD], "2 passed, 0 failed"),
+    ("a failure is counted once", "test.sh e2e", 1, [GOOD, BAD], "1 passed, 1 failed"),
+    ("so is one that ctest found", "test.sh unit", 8, [GOOD, BAD], "1 passed, 1 failed"),
+    ("what was skipped or did not run has failed", "test.sh unit", 0, [GOOD, SKIPPED, NOT_RUN],
+     "1 passed, 2 failed"),
+    ("a run that was interrupted has failed", "test.sh e2e", 2, [GOOD], "1 passed, 1 failed"),
+    ("also where a test had failed before", "test.sh e2e", 3, [GOOD, BAD], "1 passed, 2 failed"),
+    ("a run that was killed has failed", "test.sh e2e", 137, [GOOD], "1 passed, 1 failed"),
+    ("an end that no failure explains is one", "test.sh e2e", 1, [GOOD], "1 passed, 1 failed"),
+    ("so is one of ctest", "test.sh unit", 8, [GOOD], "1 passed, 1 failed"),
+    ("an end of ctest that is not its tests' is one", "test.sh release", 1, [GOOD, BAD],
+     "1 passed, 2 failed"),
+    ("no results are a failure", "test.sh e2e", 0, [], "0 passed, 1 failed"),
+    ("whatever the end was", "test.sh e2e", 4, [], "0 passed, 1 failed"),
+    ("conformance counts a failure once", "conformance.sh", 1, [GOOD, BAD], "1 passed, 1 failed"),
+    ("conformance that ends early has failed", "conformance.sh", 2, [GOOD], "1 passed, 1 failed"),
+    ("a part of it that ends early has failed", "conformance.sh sdk", 2, [GOOD],
+     "1 passed, 1 failed"),
+]
 
 CASES = [
     ("a folder in the table may be included",
@@ -95,6 +157,8 @@ CASES = [
      limits.check_row("kB", "8", "a.h", "constexpr int kA = 8;")),
     ("a bar inside backticks stays in its cell",
      tables.table_with("| a | b |\n|---|---|\n| `x|y` | z |", "a", "b")[0]["a"] == "`x|y`"),
+    *((sentence, summed(script, status, *cases) == line)
+      for sentence, script, status, cases, line in ENDS),
 ]
 
 if __name__ == "__main__":
