@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 
@@ -11,6 +12,27 @@ import harness
 
 LAUNCHER = harness.ROOT / "scripts" / "claude-local"
 TOOLS = "Read,Edit,Write,Bash,Task,Agent,WebSearch"
+
+
+def tokens_shown(out, category):
+    """What a row of the table of /context says: "992", "1.2k"; None where there is no such row."""
+    row = re.search(rf"^\| {category} \| (\S+) \|", out, re.M)
+    return row and row.group(1)
+
+
+def rounded(tokens):
+    """A number of tokens as /context writes it."""
+    return str(tokens) if tokens < 1000 else f"{tokens / 1000:.1f}".removesuffix(".0") + "k"
+
+
+def system_prompt_tokens(counted):
+    """What the server said of all parts of the system prompt (fault_proxy.Counted).
+
+    Each part is counted alone, as a user's message; what is counted besides, tools and the like,
+    comes with a message "foo".
+    """
+    return sum(json.loads(count.answer)["input_tokens"] for count in counted
+               if count.body["messages"] != [{"role": "user", "content": "foo"}])
 
 
 @dataclasses.dataclass

@@ -5,9 +5,11 @@ real server cannot be brought to give at will (a bad gateway, a reset in the mid
 given here; all other requests go on to the real one.
 """
 
+import contextlib
 import dataclasses
 import http.client
 import http.server
+import io
 import json
 import socket
 import struct
@@ -16,6 +18,8 @@ import time
 
 FORWARD_SECONDS = 120
 QUIET_SECONDS = 20  # The longest time that a request may take to arrive.
+# What was written should be read, also by a client on a busy machine, before a reset overtakes it.
+READING_SECONDS = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,10 @@ class Reply:
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """A streamed answer of (event, data) pairs that ends in order, or with a reset."""
+    """A streamed answer of (event, data) pairs that ends in order, or with a reset.
+
+    A text among the events is written as it is: a comment, or a frame without the event's name.
+    """
 
     events: tuple
     resets: bool = False
@@ -48,6 +55,20 @@ class Stream:
 @dataclasses.dataclass(frozen=True)
 class Reset:
     """The connection is reset before a byte of an answer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Silence:
+    """No byte of an answer; the connection stays until the client hangs up."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """A request to count tokens, which always goes on to the server, and what that answered."""
+
+    body: dict
+    status: int
+    answer: bytes
 
 
 def error(status, kind, message="made up", **headers):
@@ -77,21 +98,25 @@ def text_block(text, index=0, stops=True):
     return events
 
 
-def tool_block(name, fragments, index=0):
-    """The events of a call whose input comes in `fragments` of JSON."""
+def tool_block(name, fragments, index=0, stops=True):
+    """The events of a call whose input comes in `fragments` of JSON; `stops` as in text_block()."""
     start = ("content_block_start", {
         "type": "content_block_start", "index": index,
         "content_block": {"type": "tool_use", "id": "toolu_proxy", "name": name, "input": {}}})
     deltas = [("content_block_delta", {
         "type": "content_block_delta", "index": index,
         "delta": {"type": "input_json_delta", "partial_json": part}}) for part in fragments]
-    return [start, *deltas,
-            ("content_block_stop", {"type": "content_block_stop", "index": index})]
+    stop = ("content_block_stop", {"type": "content_block_stop", "index": index})
+    return [start, *deltas, *([stop] if stops else [])]
 
 
 def error_event(kind, message="made up"):
     return ("error", {"type": "error", "error": {"type": kind, "message": message},
                       "request_id": "req_proxy"})
+
+
+def frame(name, data):
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
 def end(reason="end_turn"):
@@ -104,8 +129,9 @@ def end(reason="end_turn"):
 class FaultProxy:
     """Listens on loopback. Each POST to /v1/messages takes the next of `answers`, then `then`.
 
-    None forwards to the server. `seen` has those requests in the order of their arrival.
-    Thread-safety: plan() and seen_messages() may be called while clients speak.
+    None forwards to the server. seen() has those requests in the order of their arrival, and
+    counted() those to /v1/messages/count_tokens in the order of their answers.
+    Thread-safety: all may be called while clients speak.
     """
 
     def __init__(self, server_port):
@@ -114,6 +140,7 @@ class FaultProxy:
         self._answers = []
         self._then = None
         self._seen = []
+        self._counted = []
         proxy = self
 
         class Handler(_Handler):
@@ -129,11 +156,16 @@ class FaultProxy:
     def plan(self, *answers, then=None):
         """What comes next; what was seen until now is forgotten."""
         with self._lock:
-            self._answers, self._then, self._seen = list(answers), then, []
+            self._answers, self._then = list(answers), then
+            self._seen, self._counted = [], []
 
     def seen(self):
         with self._lock:
             return list(self._seen)
+
+    def counted(self):
+        with self._lock:
+            return list(self._counted)
 
     def gaps(self):
         """Seconds between the arrivals of the requests."""
@@ -144,6 +176,10 @@ class FaultProxy:
         with self._lock:
             self._seen.append(request)
             return self._answers.pop(0) if self._answers else self._then
+
+    def note_count(self, counted):
+        with self._lock:
+            self._counted.append(counted)
 
     def close(self):
         self._http.shutdown()
@@ -169,17 +205,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         answer = None
-        if self.path.split("?")[0] == "/v1/messages":
+        path = self.path.split("?")[0]
+        if path == "/v1/messages":
             headers = {name.lower(): value for name, value in self.headers.items()}
             answer = self.owner.next_answer(
                 Seen(time.monotonic(), self.path, headers, json.loads(body)))
         self.close_connection = True
-        if answer is None:
+        if path == "/v1/messages/count_tokens":
+            self.owner.note_count(Counted(json.loads(body), *self._forward(body)))
+        elif answer is None:
             self._forward(body)
         elif isinstance(answer, Reply):
             self._reply(answer)
         elif isinstance(answer, Stream):
             self._stream(answer)
+        elif isinstance(answer, Silence):
+            with contextlib.suppress(OSError):  # A client that does not hang up ends by `timeout`.
+                self.connection.recv(1)
         else:
             self._reset()
 
@@ -199,11 +241,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _stream(self, answer):
         self._head(200, [("content-type", "text/event-stream; charset=utf-8"),
                          ("request-id", "req_proxy")])
-        for name, data in answer.events:
-            self.wfile.write(f"event: {name}\ndata: {json.dumps(data)}\n\n".encode())
+        for event in answer.events:
+            self.wfile.write((event if isinstance(event, str) else frame(*event)).encode())
             self.wfile.flush()
         if answer.resets:
-            time.sleep(0.05)  # What was written should be read before the reset overtakes it.
+            time.sleep(READING_SECONDS)
             self._reset()
 
     def _reset(self):
@@ -212,9 +254,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.rfile.close()
         self.wfile.close()
         self.connection.close()
+        self.wfile = io.BytesIO()  # The base class has the last word, and nobody hears it.
 
     def _forward(self, body):
+        """Status and body of the server's answer, as far as the client let it come."""
         self.close_connection = True
+        status, parts = None, []
         server = http.client.HTTPConnection("127.0.0.1", self.owner.server_port,
                                             timeout=FORWARD_SECONDS)
         headers = {name: value for name, value in self.headers.items()
@@ -224,11 +269,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             answer = server.getresponse()
             kept = [(name, value) for name, value in answer.getheaders()
                     if name.lower() not in ("transfer-encoding", "connection", "keep-alive")]
-            self._head(answer.status, kept)
+            status = answer.status
+            self._head(status, kept)
             while part := answer.read1(1 << 16):
+                parts.append(part)
                 self.wfile.write(part)
                 self.wfile.flush()
         except (BrokenPipeError, ConnectionResetError):
             pass  # The client hung up: the server sees it by the close below.
         finally:
             server.close()
+        return status, b"".join(parts)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 
+import claude_code
 import fault_proxy
 import pytest
 from harness import wait_until
@@ -154,9 +155,14 @@ def test_a_web_search_comes_back_as_unavailable(claude, proxy):
     assert "unavailable" in results_of(proxy.seen()[-1])[-1]
 
 
-def test_context_is_counted_by_the_server(claude, steady):
-    out = claude.say(steady.port, "/context")
-    assert "Context" in out and "65.5k" in out or "66k" in out, out
+def test_context_is_counted_by_the_server(claude, proxy):
+    """Without the server's counts the client shows estimates of its own, and says nothing."""
+    out = claude.say(proxy.port, "/context")
+    counted = proxy.counted()
+    assert len(counted) >= 10
+    assert {count.status for count in counted} == {200}
+    assert claude_code.tokens_shown(out, "System prompt") == claude_code.rounded(
+        claude_code.system_prompt_tokens(counted)), out
 
 
 def test_an_interrupt_frees_the_place(claude, steady):

@@ -3,6 +3,8 @@
 import json
 import string
 
+import claude_code
+import fault_proxy
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -49,6 +51,20 @@ def test_a_schema_gives_structured_output_that_keeps_it(claude, smollm2):
     assert given["unit"] in ("metre", "mile")
 
 
-def test_context_is_counted_by_the_models_own_tokenizer(claude, smollm2):
-    out = claude.say(smollm2.port, "/context", "--bare")
-    assert "8.2k" in out or "8k" in out, out
+@pytest.fixture
+def before_smollm2(smollm2):
+    proxy = fault_proxy.FaultProxy(smollm2.port)
+    yield proxy
+    proxy.close()
+
+
+def test_context_is_counted_by_the_models_own_tokenizer(claude, before_smollm2):
+    out = claude.say(before_smollm2.port, "/context", "--bare")
+    counted = before_smollm2.counted()
+    assert {count.status for count in counted} == {200}
+    with_tools = [json.loads(count.answer)["input_tokens"] for count in counted
+                  if count.body.get("tools")]
+    assert len(with_tools) == 1 and with_tools[0] > 500
+    assert claude_code.tokens_shown(out, "System tools") == claude_code.rounded(with_tools[0]), out
+    assert claude_code.tokens_shown(out, "System prompt") == claude_code.rounded(
+        claude_code.system_prompt_tokens(counted)), out
