@@ -12,6 +12,29 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FRAME_MAGIC, VERSION = 0x4550, 2
+PNG = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLv"
+       "AAAAAElFTkSuQmCC")  # One pixel.
+
+
+def image(media_type="image/png", **source):
+    return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": PNG,
+                                        **source}}
+
+
+def image_bodies():
+    """Pictures where a client may put them, whole and broken."""
+    text = {"type": "text", "text": "Look"}
+    base = {"model": "m", "max_tokens": 10}
+    for content in (
+            [image(), text, image("image/jpeg")], [image(media_type="image/tiff")],
+            [image(data="aGk=")], [image(data="aGk")], [image(type="url", url="https://a.example")],
+            [text, {"type": "tool_result", "tool_use_id": "toolu_1",
+                    "content": [text, image(), text, image("image/webp")]}]):
+        yield json.dumps({**base, "messages": [{"role": "user", "content": content}]})
+    for url in (f"data:image/png;base64,{PNG}", "data:image/gif;base64,aGk=", "data:,x",
+                "https://a.example/b.png"):
+        yield json.dumps({**base, "messages": [{"role": "user", "content": [
+            text, {"type": "image_url", "image_url": {"url": url, "detail": "low"}}]}]})
 
 
 def bodies():
@@ -38,11 +61,9 @@ def bodies():
             {"thinking": {"type": "enabled", "budget_tokens": 1024}},
             {"output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {}}}},
             {"messages": [user, {"role": "system", "content": "Late"}]},
-            {"messages": [{"role": "user", "content": [
-                {"type": "image", "source": {"type": "base64", "media_type": "image/png",
-                                             "data": "aGk="}}]}]},
             {"thread": {"type": "create"}}, {"mcp_servers": []}):
         yield json.dumps(base | more)
+    yield from image_bodies()
     yield "limit=20&after_id=a%2Fb&before_id="
 
 
