@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# ./dev test: every test there is, in six stages; the last line is the sum.
+# ./dev test: every test there is, in seven stages; the last line is the sum.
 #
 #   scripts/test.sh                     all stages
-#   scripts/test.sh STAGE [ARGUMENTS]   check unit release sim e2e isolation; arguments go on
+#   scripts/test.sh STAGE [ARGUMENTS]   check unit release sim e2e isolation fuzz; arguments go on
 #
 # A stage that runs nothing has failed, and a skipped test counts as failed: silence proves nothing.
 set -uo pipefail
 . "$(dirname "$0")/common.sh"
 cd "$root"
 
-stages=(check unit release sim e2e isolation)
+stages=(check unit release sim e2e isolation fuzz)
+readonly fuzz_seconds=120
 arguments=()
 if [ $# -gt 0 ]; then
   case " ${stages[*]} " in
@@ -27,8 +28,13 @@ give_up() {  # A run that cannot begin has failed, and says so in the same words
   printf '0 passed, 1 failed\n'
   exit 1
 }
-scripts/setup/packages.sh test || give_up
-if [ "${stages[*]}" != unit ]; then scripts/setup/llama.sh >/dev/null || give_up; fi
+packages=test
+case " ${stages[*]} " in *" fuzz "*) packages=fuzz ;; esac
+scripts/setup/packages.sh "$packages" || give_up
+case "${stages[*]}" in
+  unit | fuzz) ;;
+  *) scripts/setup/llama.sh >/dev/null || give_up ;;
+esac
 
 count() {  # count PASSED FAILED: adds a stage to the sum
   stage_passed=${1:-0} stage_failed=${2:-0}
@@ -88,6 +94,14 @@ stage_isolation() {
   count_lines "$results/isolation" "${PIPESTATUS[0]}"
   # An end before the script's own sum is a failure, whatever it had printed by then.
   tail -1 "$results/isolation" | grep -q ' passed, ' || stage_failed=$((stage_failed + 1))
+}
+
+# Each target is a test. They run side by side, so that two minutes of each take two minutes.
+stage_fuzz() {
+  local how=(all "$fuzz_seconds")
+  if [ ${#arguments[@]} -gt 0 ]; then how=("${arguments[@]}"); fi
+  scripts/fuzz.sh "${how[@]}" 2>&1 | tee "$results/fuzz"
+  count_lines "$results/fuzz" "${PIPESTATUS[0]}"
 }
 
 summary=()

@@ -48,8 +48,14 @@ done
 [ -z "$RESULTS" ] || printf '%s' "$RESULTS" >"$file"
 exit "$STATUS"
 """
+# Stands in for the fuzzers, which say in lines of text what was found.
+FUZZ_STAND_IN = """#!/bin/bash
+if [ "$1" = build ]; then exit 0; fi
+printf '%s\\n' "$RESULTS"
+exit "$STATUS"
+"""
 SUMMING = ("test.sh", "conformance.sh", "common.sh", "junit_count.py")
-SETTING_UP = ("build.sh", "fuzz.sh", "setup/packages.sh", "setup/llama.sh", "setup/models.sh")
+SETTING_UP = ("build.sh", "setup/packages.sh", "setup/llama.sh", "setup/models.sh")
 
 
 def summed(script: str, status: int, *cases: str) -> str:
@@ -60,10 +66,13 @@ def summed(script: str, status: int, *cases: str) -> str:
         for name in SUMMING:
             shutil.copy(tables.ROOT / "scripts" / name, scripts / name)
         stand_ins = dict.fromkeys(SETTING_UP, "#!/bin/sh\n")
-        for name, text in {**stand_ins, "pytest.sh": STAND_IN, "ctest": STAND_IN}.items():
+        stand_ins |= {"pytest.sh": STAND_IN, "ctest": STAND_IN, "fuzz.sh": FUZZ_STAND_IN}
+        for name, text in stand_ins.items():
             (scripts / name).write_text(text)
             (scripts / name).chmod(0o755)
-        results = f"<testsuite>{''.join(cases)}</testsuite>" if cases else ""
+        results = "\n".join(cases)
+        if results.startswith("<"):
+            results = f"<testsuite>{results}</testsuite>"
         env = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "STATUS": str(status),
                "RESULTS": results}
         ended = subprocess.run(["bash", *f"{scripts}/{script}".split()], env=env, check=False,
@@ -89,6 +98,11 @@ ENDS = [  # What counts the results, how its test program ended, its results, th
      "1 passed, 2 failed"),
     ("no results are a failure", "test.sh e2e", 0, [], "0 passed, 1 failed"),
     ("whatever the end was", "test.sh e2e", 4, [], "0 passed, 1 failed"),
+    ("each fuzzer is a test", "test.sh fuzz", 0, ["ok    a", "ok    b"], "2 passed, 0 failed"),
+    ("what a fuzzer finds is a failure", "test.sh fuzz", 1, ["ok    a", "FAIL  b"],
+     "1 passed, 1 failed"),
+    ("a fuzzer that ends before it says so too", "test.sh fuzz", 1, ["ok    a"],
+     "1 passed, 1 failed"),
     ("conformance counts a failure once", "conformance.sh", 1, [GOOD, BAD], "1 passed, 1 failed"),
     ("conformance that ends early has failed", "conformance.sh", 2, [GOOD], "1 passed, 1 failed"),
     ("a part of it that ends early has failed", "conformance.sh sdk", 2, [GOOD],

@@ -3,8 +3,8 @@
 #
 #   scripts/setup/packages.sh          what building and serving need
 #   scripts/setup/packages.sh check    and what ./dev check and ./dev fmt need
-#   scripts/setup/packages.sh test     and what ./dev test needs
-#   scripts/setup/packages.sh fuzz     and what ./dev fuzz and ./dev conformance need
+#   scripts/setup/packages.sh test     and what the tests need but for the fuzz targets
+#   scripts/setup/packages.sh fuzz     and those: ./dev fuzz, ./dev conformance, ./dev test
 #
 # Works as root or with sudo that asks for no password (or asks on a terminal); where neither is
 # possible it names the packages and ends with 1.
@@ -76,8 +76,8 @@ install_debian() {
 install_macos() {
   local formulas=(cmake ninja ccache python boost spdlog fmt cli11 tomlplusplus googletest xxhash
     prometheus-cpp) formula
-  case "${1:-build}" in check | test) formulas+=(clang-format@14) ;; esac
-  case "${1:-build}" in test) formulas+=(node nginx) ;; esac
+  case "${1:-build}" in check | test | fuzz) formulas+=(clang-format@14) ;; esac
+  case "${1:-build}" in test | fuzz) formulas+=(node nginx) ;; esac
   command -v brew >/dev/null || die "install Homebrew, then: brew install ${formulas[*]}"
   for formula in "${formulas[@]}"; do
     brew list --versions "$formula" >/dev/null || brew install "$formula" >&2
