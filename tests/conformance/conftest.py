@@ -78,11 +78,19 @@ def proxy(_proxy, steady):
     return _proxy
 
 
+@pytest.fixture
+def claudes(clients, old_clients, tmp_path):
+    """The versions of Claude Code, each with a home of its own."""
+    made = []
+    for name, folder in (("claude-new", clients), ("claude-old", old_clients)):
+        home = tmp_path / name
+        for below in ("cache", "config", "state", "run"):
+            (home / below).mkdir(parents=True)
+        made.append(claude_code.Claude(name, folder, home))
+    return made
+
+
 @pytest.fixture(params=["claude-new", "claude-old"])
-def claude(clients, old_clients, request, tmp_path):
-    """Each version of Claude Code in turn, with a home of its own."""
-    home = tmp_path / "claude"
-    for folder in ("cache", "config", "state", "run"):
-        (home / folder).mkdir(parents=True)
-    is_new = request.param == "claude-new"
-    return claude_code.Claude(request.param, clients if is_new else old_clients, home)
+def claude(claudes, request):
+    """Each version of Claude Code in turn."""
+    return next(version for version in claudes if version.name == request.param)

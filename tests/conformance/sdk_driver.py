@@ -141,8 +141,10 @@ def answer_to(command):
         try:
             answer = {"ok": operation(client, command["request"], **command.get("more", {}))}
         except Exception as error:
-            # The SDK lets its transport's errors through in the middle of a stream.
-            expected = isinstance(error, anthropic.AnthropicError | pydantic.ValidationError)
+            # The SDK lets its transport's errors through in the middle of a stream, and asserts
+            # and raises RuntimeError where a stream makes no sense.
+            expected = isinstance(error, anthropic.AnthropicError | pydantic.ValidationError |
+                                  AssertionError | RuntimeError)
             if not expected and not type(error).__module__.startswith("httpx"):
                 raise
             answer = {"error": described(error)}

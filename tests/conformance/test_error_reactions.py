@@ -4,15 +4,19 @@ The proxy gives the errors, because the server has no reason for some of them an
 to give others at will. What a client tries again then reaches the real server and is answered.
 """
 
-import fault_proxy
+import json
+import socket
+
 import pytest
-from fault_proxy import Reset, Stream, error, error_event, message_start, text_block
+from fault_proxy import (Reset, Silence, Stream, end, error, error_event, message_start, text_block,
+                         tool_block)
 from sdk_clients import SdkError
 
 REQUEST = {"model": "test", "max_tokens": 50,
            "messages": [{"role": "user", "content": "script: say at last"}]}
 
-# Names that differ between the versions: (new, old Python, old TypeScript).
+# Names that differ: (new, old Python, old TypeScript), and new TypeScript where it is not as new
+# Python.
 STATUSES = [  # status, error.type, tried again, class
     (400, "invalid_request_error", False, ("BadRequestError",) * 3),
     (401, "authentication_error", False, ("AuthenticationError",) * 3),
@@ -25,6 +29,9 @@ STATUSES = [  # status, error.type, tried again, class
     (422, "invalid_request_error", False, ("UnprocessableEntityError",) * 3),
     (429, "rate_limit_error", True, ("RateLimitError",) * 3),
     (500, "api_error", True, ("InternalServerError",) * 3),
+    (501, "not_supported", True,
+     ("HTTPNotImplementedError", "InternalServerError", "InternalServerError",
+      "NotImplementedError")),
     (502, "api_error", True, ("InternalServerError",) * 3),
     (503, "overloaded_error", True,
      ("ServiceUnavailableError", "InternalServerError", "InternalServerError")),
@@ -35,7 +42,9 @@ STATUSES = [  # status, error.type, tried again, class
 
 
 def name_in(sdk, names):
-    return names[0 if sdk.is_new else 1 if sdk.language == "python" else 2]
+    if sdk.is_new:
+        return names[-1] if len(names) == 4 and sdk.language == "typescript" else names[0]
+    return names[1 if sdk.language == "python" else 2]
 
 
 @pytest.mark.parametrize("status, kind, retried, names", STATUSES,
@@ -75,8 +84,11 @@ def test_retry_after_is_obeyed(sdk, proxy):
     assert 1.95 < proxy.gaps()[0] < 3.5
 
 
-def test_should_retry_false_ends_it_whatever_the_status(sdk, proxy):
-    proxy.plan(then=error(503, "api_error", x_should_retry="false"))
+@pytest.mark.parametrize("status, kind", [
+    (429, "rate_limit_error"), (501, "not_supported"), (503, "api_error"),
+    (529, "overloaded_error")])
+def test_should_retry_false_ends_it_whatever_the_status(sdk, proxy, status, kind):
+    proxy.plan(then=error(status, kind, x_should_retry="false"))
     with pytest.raises(SdkError):
         sdk.ok(proxy.url, "create", REQUEST, {"max_retries": 2})
     assert len(proxy.seen()) == 1
@@ -96,20 +108,79 @@ def test_a_reset_before_the_answer_is_tried_again(sdk, proxy):
     assert len(proxy.seen()) == 2
 
 
+def test_silence_is_a_timeout_that_is_tried_again(sdk, proxy):
+    """A timeout of the client's own, which is a connection error to those who catch that."""
+    proxy.plan(then=Silence())
+    with pytest.raises(SdkError) as raised:
+        sdk.ok(proxy.url, "create", REQUEST, {"timeout": 0.3, "max_retries": 1})
+    assert raised.value.name == (
+        "APITimeoutError" if sdk.language == "python" else "APIConnectionTimeoutError")
+    assert raised.value.status is None
+    assert len(proxy.seen()) == 2
+    assert 2 * 0.3 < raised.value.seconds < 5
+
+
+def test_where_nobody_listens_there_is_a_connection_error(sdk):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # Not listened at: whoever connects is refused.
+        with pytest.raises(SdkError) as raised:
+            sdk.ok(f"http://127.0.0.1:{unused.getsockname()[1]}", "create", REQUEST)
+    assert (raised.value.name, raised.value.status) == ("APIConnectionError", None)
+
+
+def test_a_reset_without_retries_is_a_connection_error(sdk, proxy):
+    proxy.plan(then=Reset())
+    with pytest.raises(SdkError) as raised:
+        sdk.ok(proxy.url, "create", REQUEST)
+    assert (raised.value.name, raised.value.status) == ("APIConnectionError", None)
+    assert len(proxy.seen()) == 1
+
+
+HALF = text_block("half", stops=False)
+HALF_INPUT = tool_block("read", ['{"path": "/cut'], stops=False)
+
+
+@pytest.mark.parametrize("came", [(), HALF], ids=["before-a-block", "in-a-text"])
 @pytest.mark.parametrize("kind", ["overloaded_error", "api_error", "invalid_request_error"])
-def test_an_error_in_a_stream_raises_and_is_not_tried_again(sdk, proxy, kind):
-    proxy.plan(Stream((message_start(), *text_block("half", stops=False), error_event(kind))))
+def test_an_error_in_a_stream_raises_and_is_not_tried_again(sdk, proxy, kind, came):
+    proxy.plan(Stream((message_start(), *came, error_event(kind))))
     with pytest.raises(SdkError) as raised:
         sdk.ok(proxy.url, "stream", REQUEST, {"max_retries": 2})
     assert len(proxy.seen()) == 1
     assert raised.value.type == kind
 
 
-def test_a_reset_in_a_stream_raises_and_is_not_tried_again(sdk, proxy):
-    proxy.plan(Stream((message_start(), *text_block("half", stops=False)), resets=True))
+@pytest.mark.parametrize("came", [(), HALF, HALF_INPUT],
+                         ids=["before-a-block", "in-a-text", "in-an-input"])
+def test_a_reset_in_a_stream_raises_and_is_not_tried_again(sdk, proxy, came):
+    proxy.plan(Stream((message_start(), *came), resets=True))
     with pytest.raises(SdkError):
         sdk.ok(proxy.url, "stream", REQUEST, {"max_retries": 2})
     assert len(proxy.seen()) == 1
+
+
+def test_events_without_names_are_not_seen(sdk, proxy):
+    proxy.plan(Stream(tuple(f"data: {json.dumps(data)}\n\n" for _, data in (
+        message_start(), *text_block("lost"), *end()))))
+    with pytest.raises(SdkError):
+        sdk.ok(proxy.url, "stream", REQUEST)
+
+
+def test_what_comes_before_message_start_is_lost_or_raises(sdk, proxy):
+    """Why an answer begins with message_start: the new SDKs say nothing of what they drop."""
+    proxy.plan(Stream((*text_block("lost"), message_start(), *end())))
+    if sdk.is_new:
+        assert sdk.ok(proxy.url, "stream", REQUEST)["message"]["content"] == []
+    else:
+        with pytest.raises(SdkError):
+            sdk.ok(proxy.url, "stream", REQUEST)
+
+
+@pytest.mark.parametrize("reason", ["model_context_window_exceeded", "refusal", "pause_turn"])
+def test_a_stop_reason_is_handed_on(sdk, proxy, reason):
+    proxy.plan(Stream((message_start(), *text_block("whole"), *end(reason))))
+    seen = sdk.ok(proxy.url, "stream", REQUEST)
+    assert (seen["text"], seen["message"]["stop_reason"]) == ("whole", reason)
 
 
 def test_a_stream_without_its_end_is_why_the_server_always_says_error(sdk, proxy):
@@ -127,10 +198,11 @@ def test_a_stream_without_its_end_is_why_the_server_always_says_error(sdk, proxy
     ("ping", {"type": "ping"}),
     ("made_up", {"type": "made_up", "a": 1}),
     ("content_block_delta", {"type": "content_block_delta", "index": 0,
-                             "delta": {"type": "text_delta", "text": ""}})],
-    ids=["ping", "unknown-event", "empty-delta"])
+                             "delta": {"type": "text_delta", "text": ""}}),
+    ": a comment\n\n"],
+    ids=["ping", "unknown-event", "empty-delta", "comment"])
 def test_what_keeps_a_stream_alive_changes_nothing(sdk, proxy, filler):
     start, *rest = text_block("whole")
-    proxy.plan(Stream((message_start(), start, filler, *rest, *fault_proxy.end())))
+    proxy.plan(Stream((message_start(), start, filler, *rest, *end())))
     seen = sdk.ok(proxy.url, "stream", REQUEST)
     assert seen["text"] == "whole"
