@@ -54,8 +54,8 @@ Field<EmbeddingInput> parse_tokens(const array& ids, Room& room) {
   EmbeddingInput input;
   input.tokens.reserve(ids.size());
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    const std::int64_t* const id = ids[i].if_int64();
-    if (id == nullptr || *id < 0 || *id > std::numeric_limits<engine::Token>::max()) {
+    const std::optional<double> id = whole_number_from(ids[i]);
+    if (!id || *id < 0 || *id > std::numeric_limits<engine::Token>::max()) {
       return std::unexpected(within(i, Refusal{"", "Input should be a token id"}));
     }
     input.tokens.push_back(static_cast<engine::Token>(*id));
@@ -104,11 +104,12 @@ Field<std::vector<EmbeddingInput>> parse_inputs(const value& input) {
 Field<std::optional<std::uint32_t>> parse_dimensions(const object& body) {
   const value* const field = find(body, "dimensions");
   if (field == nullptr) return std::nullopt;
-  const std::int64_t* const number = field->if_int64();
-  if (number == nullptr || *number < 1 || *number > std::numeric_limits<std::uint32_t>::max()) {
+  const std::optional<double> number = whole_number_from(*field);
+  if (!number || *number < 1) {
     return refuse("dimensions", "Input should be a whole number of at least 1");
   }
-  return static_cast<std::uint32_t>(*number);
+  constexpr std::uint32_t kMost = std::numeric_limits<std::uint32_t>::max();
+  return *number >= kMost ? kMost : static_cast<std::uint32_t>(*number);
 }
 
 Field<EmbeddingsRequest> parse_request(const object& body) {

@@ -66,6 +66,14 @@ TEST(EmbeddingsRequestTest, TheOtherFieldsSayWhatTheySay) {
   EXPECT_FALSE(parsed(body(R"("x")", R"(,"encoding_format":"float","dimensions":null)")).base64);
 }
 
+TEST(EmbeddingsRequestTest, WholeNumbersMayBeWrittenAsFractions) {
+  const EmbeddingsRequest request = parsed(body("[1.0,2,3e0]", R"(,"dimensions":3.0)"));
+  ASSERT_EQ(request.inputs.size(), 1U);
+  EXPECT_EQ(request.inputs[0].tokens, (std::vector<engine::Token>{1, 2, 3}));
+  EXPECT_EQ(request.dimensions, 3U);
+  EXPECT_EQ(parsed(body(R"("x")", R"(,"dimensions":4294967296)")).dimensions, 4294967295U);
+}
+
 TEST(EmbeddingsRequestTest, WhatIsWrongIsNamed) {
   EXPECT_EQ(refused("[]"), "the body should be a JSON object");
   EXPECT_EQ(refused(R"({"input":"x"})"), "model: Field required");

@@ -1,6 +1,7 @@
 #include "api/json.h"
 
 #include <algorithm>
+#include <cmath>
 #include <new>
 #include <utility>
 
@@ -175,6 +176,18 @@ ApiError to_error(const Refusal& refusal) {
 const boost::json::value* find(const boost::json::object& object, std::string_view key) {
   const boost::json::value* value = object.if_contains(key);
   return value != nullptr && !value->is_null() ? value : nullptr;
+}
+
+std::optional<double> number_from(const boost::json::value& field) {
+  if (field.is_int64()) return static_cast<double>(field.get_int64());
+  if (field.is_uint64()) return static_cast<double>(field.get_uint64());
+  if (field.is_double() && std::isfinite(field.get_double())) return field.get_double();
+  return std::nullopt;
+}
+
+std::optional<double> whole_number_from(const boost::json::value& field) {
+  const std::optional<double> number = number_from(field);
+  return number && std::trunc(*number) == *number ? number : std::nullopt;
 }
 
 std::expected<const boost::json::value*, Refusal> require(const boost::json::object& object,

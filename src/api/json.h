@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -52,6 +53,11 @@ ApiError to_error(const Refusal& refusal);  // 400, "field: reason".
 
 /// The member `key`; nullptr where it is absent or null, which clients mean alike.
 const boost::json::value* find(const boost::json::object& object, std::string_view key);
+
+/// A finite number, or nothing.
+std::optional<double> number_from(const boost::json::value& field);
+/// A whole number however it is written (64, 64.0, 6.4e1), or nothing.
+std::optional<double> whole_number_from(const boost::json::value& field);
 
 /// A member that must be there: "Field required" where it is absent.
 std::expected<const boost::json::value*, Refusal> require(const boost::json::object& object,

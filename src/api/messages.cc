@@ -28,20 +28,6 @@ std::unexpected<Refusal> refuse(std::string_view field, std::string reason) {
   return std::unexpected(Refusal{std::string(field), std::move(reason)});
 }
 
-/// A finite number, or nothing.
-std::optional<double> number_from(const value& field) {
-  if (field.is_int64()) return static_cast<double>(field.get_int64());
-  if (field.is_uint64()) return static_cast<double>(field.get_uint64());
-  if (field.is_double() && std::isfinite(field.get_double())) return field.get_double();
-  return std::nullopt;
-}
-
-/// A whole number however it is written (64, 64.0, 6.4e1), or nothing.
-std::optional<double> whole_number_from(const value& field) {
-  const std::optional<double> number = number_from(field);
-  return number && std::trunc(*number) == *number ? number : std::nullopt;
-}
-
 Field<std::string> parse_model(const object& body) {
   const auto model = require_string(body, "model");
   if (!model) return std::unexpected(model.error());

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -29,15 +28,12 @@ std::unexpected<Refusal> refuse(std::string field, std::string reason) {
 std::expected<std::uint32_t, Refusal> read_budget(const object& thinking) {
   const auto field = require(thinking, "budget_tokens");
   if (!field) return std::unexpected(field.error());
-  boost::system::error_code error;
-  const double tokens = (*field)->to_number<double>(error);
-  if (error || !std::isfinite(tokens) || std::trunc(tokens) != tokens) {
-    return refuse("budget_tokens", "Input should be a valid integer");
-  }
-  if (tokens < kBudgetTokensMin) {
+  const std::optional<double> tokens = whole_number_from(**field);
+  if (!tokens) return refuse("budget_tokens", "Input should be a valid integer");
+  if (*tokens < kBudgetTokensMin) {
     return refuse("budget_tokens", "Input should be greater than or equal to 1024");
   }
-  return tokens >= kNoLimit ? kNoLimit : static_cast<std::uint32_t>(tokens);
+  return *tokens >= kNoLimit ? kNoLimit : static_cast<std::uint32_t>(*tokens);
 }
 
 std::expected<std::string, Refusal> read_effort(const object& body) {
