@@ -242,8 +242,10 @@ Read read_tool_result(const Block& block, std::vector<Part>& parts) {
   const auto id = require_name(block.members, "tool_use_id");
   if (!id) return std::unexpected(id.error());
   Part part{.kind = Part::Kind::kToolResult, .tool_use_id = std::string(*id)};
-  const value* is_error = find(block.members, "is_error");
-  if (is_error != nullptr && *is_error == true) part.text += "Error: ";
+  if (const value* is_error = find(block.members, "is_error")) {
+    if (!is_error->is_bool()) return refuse("is_error", "Input should be a valid boolean");
+    if (is_error->get_bool()) part.text += "Error: ";
+  }
   if (const value* content = find(block.members, "content")) {
     const Read read = append_result(*content, block.reader, part);
     if (!read) return std::unexpected(within("content", read.error()));

@@ -287,6 +287,8 @@ TEST(ContentTest, TellsTheModelWhatAToolResultLeftOut) {
 TEST(ContentTest, RefusesMalformedToolResults) {
   EXPECT_EQ(of_user(R"({"type":"tool_result","content":"x"})"),
             "refused: messages.0.content.0.tool_use_id: Field required");
+  EXPECT_EQ(of_result(R"("x")", R"(,"is_error":"yes")"),
+            "refused: messages.0.content.0.is_error: Input should be a valid boolean");
   EXPECT_EQ(of_result("1"),
             "refused: messages.0.content.0.content: Input should be a valid string or list");
   EXPECT_EQ(of_result(R"([{"type":"text","text":"a"},{"type":"hologram"}])"),

@@ -88,18 +88,22 @@ std::expected<void, Refusal> read_choice(const object& choice,
   if (*type != "any" && *type != "tool") {
     return refuse("type", "Input should be 'auto', 'any', 'tool' or 'none'");
   }
+  std::string_view name;
+  if (*type == "tool") {
+    const auto named = require_string(choice, "name");
+    if (!named) return std::unexpected(named.error());
+    name = *named;
+  }
   if (tools.empty() && searches) return {};  // The search that fails is the call.
   if (tools.empty()) return refuse("", "it needs tools, and the request has none");
   rules.tool_choice = engine::ToolChoice::kAny;
   if (*type == "any") return {};
-  const auto name = require_string(choice, "name");
-  if (!name) return std::unexpected(name.error());
-  const auto known = [&](const engine::Tool& tool) { return tool.name == *name; };
+  const auto known = [&](const engine::Tool& tool) { return tool.name == name; };
   if (std::ranges::none_of(tools, known)) {
-    return refuse("name", fmt::format("Tool '{}' not found in provided tools", *name));
+    return refuse("name", fmt::format("Tool '{}' not found in provided tools", name));
   }
   rules.tool_choice = engine::ToolChoice::kNamed;
-  rules.tool_name = *name;
+  rules.tool_name = name;
   return {};
 }
 
@@ -116,19 +120,23 @@ std::expected<std::string, Refusal> read_format(const value& format, std::string
   return compact_json(raw_member(raw, "schema"));
 }
 
+/// Both places are looked at, also where the older one goes before.
 std::expected<std::string, Refusal> output_schema(const object& body, std::string_view raw) {
-  if (const value* older = find(body, "output_format")) {
-    auto schema = read_format(*older, raw_member(raw, "output_format"));
-    if (!schema) return std::unexpected(within("output_format", schema.error()));
-    return schema;
+  std::string schema;
+  if (const value* config = find(body, "output_config")) {
+    const object* members = config->if_object();
+    if (members == nullptr) return refuse("output_config", "Input should be an object");
+    if (const value* format = find(*members, "format")) {
+      auto read = read_format(*format, raw_member(raw_member(raw, "output_config"), "format"));
+      if (!read) return std::unexpected(within("output_config", within("format", read.error())));
+      schema = *std::move(read);
+    }
   }
-  const value* config = find(body, "output_config");
-  const object* members = config == nullptr ? nullptr : config->if_object();
-  if (members == nullptr) return std::string();
-  const value* format = find(*members, "format");
-  if (format == nullptr) return std::string();
-  auto schema = read_format(*format, raw_member(raw_member(raw, "output_config"), "format"));
-  if (!schema) return std::unexpected(within("output_config", within("format", schema.error())));
+  if (const value* older = find(body, "output_format")) {
+    auto read = read_format(*older, raw_member(raw, "output_format"));
+    if (!read) return std::unexpected(within("output_format", read.error()));
+    schema = *std::move(read);
+  }
   return schema;
 }
 

@@ -181,6 +181,8 @@ TEST(ToolsTest, AChoiceThatCannotBeMadeIsRefused) {
   EXPECT_EQ(refused(with_choice(R"({"type":"tool"})")), "tool_choice.name: Field required");
   EXPECT_EQ(refused(with_choice(R"({"type":"some"})")),
             "tool_choice.type: Input should be 'auto', 'any', 'tool' or 'none'");
+  EXPECT_EQ(refused(R"("tools":[{"type":"web_search_20250305"}],"tool_choice":{"type":"tool"})"),
+            "tool_choice.name: Field required");
   EXPECT_EQ(refused(R"("tool_choice":{"type":"any"})"),
             "tool_choice: it needs tools, and the request has none");
 }
@@ -196,6 +198,12 @@ TEST(ToolsTest, ASchemaForTheAnswerIsTakenInBothSpellings) {
             "output_config.format.type: Input should be 'json_schema'");
   EXPECT_EQ(refused(R"("output_format":{"type":"json_schema","schema":1})"),
             "output_format.schema: Input should be an object");
+  EXPECT_EQ(refused(R"("output_config":"high")"), "output_config: Input should be an object");
+  // The older one goes before, and hides no mistake in the newer one.
+  const std::string both = R"("output_format":)" + format + R"(,"output_config":{"format":)";
+  EXPECT_EQ(accepted(both + R"({"type":"json_schema","schema":{"a":1}}})").rules.json_schema,
+            R"({"type":"object"})");
+  EXPECT_EQ(refused(both + "1}"), "output_config.format: Input should be an object");
 }
 
 }  // namespace
