@@ -1,8 +1,10 @@
 """Several keys with limits of their own, as the official SDK and a shell see them."""
 
+import subprocess
+
 import anthropic
 import pytest
-from harness import body, run, wait_until
+from harness import ROOT, body, clean_environment, run, wait_until
 
 KEYS = {"PENSIEVE_SERVER_API_KEY": "sesame",
         "PENSIEVE_SERVER_KEYS": "alice open-1,ci open-2 requests=1,small open-3 tokens_per_day=10"}
@@ -11,6 +13,10 @@ KEYS = {"PENSIEVE_SERVER_API_KEY": "sesame",
 @pytest.fixture
 def server(serve_script):
     return serve_script(env=KEYS)
+
+
+# Keys without [server] api_key; the first has a limit.
+NAMED = {"PENSIEVE_SERVER_KEYS": "ci open-2 requests=1,alice open-1"}
 
 
 def client_of(server, key):
@@ -88,3 +94,53 @@ def test_no_secret_is_ever_shown(tmp_path, server):
     assert wrong.returncode == 2
     assert "open-" not in wrong.stderr
     assert "entry 1: ci" in wrong.stderr
+
+
+@pytest.mark.parametrize("command", [["ps"], ["run", "script: say hi"], ["clear-cache"]])
+def test_commands_send_a_named_key_where_there_is_no_other(serve_script, tmp_path, command):
+    server = serve_script(env=NAMED)
+    ended = run(tmp_path, *command, "--port", server.port, env=NAMED)
+    assert ended.returncode == 0, ended.stderr
+    assert "open-" not in ended.stdout + ended.stderr
+    wrong = run(tmp_path, *command, "--port", server.port)
+    assert wrong.returncode == 2
+    assert "[server] api_key or keys" in wrong.stderr
+
+
+def test_stop_sends_a_named_key_where_there_is_no_other(serve_script, tmp_path):
+    server = serve_script(env=NAMED)
+    assert run(tmp_path, "stop", "--port", server.port).returncode == 2
+    assert run(tmp_path, "stop", "--port", server.port, env=NAMED).returncode == 0
+    assert server.process.wait(10) == 0
+
+
+def launch_claude(server, home, **env):
+    """Runs claude-local with a claude that says only which key it was given."""
+    program = home / "bin" / "claude"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\nprintf %s \"$ANTHROPIC_API_KEY\" >{home}/given\n")
+    program.chmod(0o755)
+    environment = clean_environment(home, PENSIEVE_PORT=str(server.port), **env)
+    environment["PATH"] = f"{program.parent}:{environment['PATH']}"
+    return subprocess.run([str(ROOT / "scripts" / "claude-local")], cwd=home, env=environment,
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+                          check=False)
+
+
+def test_claude_local_finds_a_named_key_and_does_not_show_it(serve_script, tmp_path):
+    server = serve_script(env=NAMED)
+    ended = launch_claude(server, tmp_path, **NAMED)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "given").read_text() == "open-1"
+    assert "open-" not in ended.stdout + ended.stderr
+    wrong = launch_claude(server, tmp_path, PENSIEVE_SERVER_API_KEY="open-9")
+    assert wrong.returncode == 2
+    assert "api_key or keys" in wrong.stderr and "open-" not in wrong.stderr
+
+
+def test_a_secret_that_stands_twice_is_refused(tmp_path):
+    env = {"PENSIEVE_SERVER_API_KEY": "open-1", **NAMED}
+    ended = run(tmp_path, "serve", env=env)
+    assert ended.returncode == 2
+    assert "alice has the same secret as [server] api_key" in ended.stderr
+    assert "open-" not in ended.stderr

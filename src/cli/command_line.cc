@@ -83,6 +83,7 @@ struct CommandLine {
   bool as_json = false;
   bool stored_too = false;
   bool template_only = false;
+  bool key_only = false;
 
   CommandLine() {
     app.name("pensieve");
@@ -103,6 +104,7 @@ struct CommandLine {
         ->add_flag("--stored", stored_too, "And remove what is kept on disk");
     CLI::App* config = with_json(add("config", "Show every setting and where it comes from"));
     config->add_flag("--template", template_only, "Print a documented settings file instead");
+    config->add_flag("--key", key_only, "Print only the key that commands send, for scripts");
     add("doctor", "Examine this machine and prove the memory guard");
     add("version", "Show versions of program, compiler and engines");
   }
@@ -184,6 +186,11 @@ int dispatch(CommandLine& line, const config::LoadedSettings& loaded, const std:
   const config::Settings& settings = loaded.settings;
   const std::string command = line.app.get_subcommands().front()->get_name();
   if (command == "serve") return hooks.serve(loaded);
+  if (command == "config" && line.key_only) {
+    const std::string key = endpoint_of(settings).api_key;
+    console.out(key.empty() ? key : key + "\n");
+    return status(ExitCode::kOk);
+  }
   if (command == "config") return status(show_settings(loaded, line.as_json, console));
   if (command == "doctor") return status(examine(settings, path, hooks, console));
   if (command == "version") return status(show_version(settings, console));

@@ -88,6 +88,18 @@ TEST_F(CommandLineTest, HelpVersionAndSettingsEndWithZero) {
   EXPECT_EQ(run_with({"config", "--template"}), 0);
 }
 
+TEST_F(CommandLineTest, ConfigGivesAScriptTheKeyAndNothingElse) {
+  std::ofstream(folder_ / "settings.toml")
+      << "[server]\nkeys = [\"ci open-1 requests=1\", \"alice open-2\"]\n";
+  testing::internal::CaptureStdout();
+  EXPECT_EQ(run_with({"config", "--key"}), 0);
+  EXPECT_EQ(testing::internal::GetCapturedStdout(), "open-2\n");
+  std::ofstream(folder_ / "settings.toml") << "port = 7778\n";
+  testing::internal::CaptureStdout();
+  EXPECT_EQ(run_with({"config", "--key"}), 0);
+  EXPECT_EQ(testing::internal::GetCapturedStdout(), "");
+}
+
 TEST_F(CommandLineTest, ExitCodesAreListedOnceEach) {
   for (const ExitCodeRow& row : kExitCodes) {
     int rows = 0;

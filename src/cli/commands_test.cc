@@ -203,7 +203,7 @@ TEST_F(CommandsTest, AWrongKeyIsSaidToBeOne) {
   FakeServer server({json_answer(
       401, R"({"error":{"type":"authentication_error","message":"invalid x-api-key"}})")});
   EXPECT_EQ(clear_cache(server.endpoint(), false, captured_.console()), ExitCode::kUsage);
-  EXPECT_NE(captured_.err.find("PENSIEVE_SERVER_API_KEY"), std::string::npos);
+  EXPECT_NE(captured_.err.find("[server] api_key or keys"), std::string::npos);
 }
 
 TEST_F(CommandsTest, AServerOnEveryAddressIsAskedThroughLoopback) {
@@ -212,6 +212,14 @@ TEST_F(CommandsTest, AServerOnEveryAddressIsAskedThroughLoopback) {
   EXPECT_EQ(endpoint_of(settings).url(), "http://127.0.0.1:7777");
   settings.host = "::";
   EXPECT_EQ(endpoint_of(settings).url(), "http://[::1]:7777");
+}
+
+TEST_F(CommandsTest, ANamedKeyWillDoWhereThereIsNoOther) {
+  config::Settings settings;
+  settings.server.keys = {"ci open-1 requests=1", "alice open-2"};
+  EXPECT_EQ(endpoint_of(settings).api_key, "open-2");
+  settings.server.api_key = "sesame";
+  EXPECT_EQ(endpoint_of(settings).api_key, "sesame");
 }
 
 TEST_F(CommandsTest, ConfigPrintsTomlThatLoadsAgain) {

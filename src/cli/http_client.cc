@@ -13,6 +13,8 @@
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 
+#include "config/api_key.h"
+
 namespace pensieve::cli {
 namespace {
 
@@ -170,7 +172,8 @@ Endpoint endpoint_of(const config::Settings& settings) {
   std::string host = settings.host;
   if (host == "0.0.0.0") host = "127.0.0.1";
   if (host == "::") host = "::1";
-  return {std::move(host), settings.port, settings.server.api_key};
+  return {std::move(host), settings.port,
+          config::key_of_commands(settings.server.api_key, settings.server.keys)};
 }
 
 std::expected<HttpResponse, HttpError> send(const Endpoint& endpoint, const HttpRequest& request,

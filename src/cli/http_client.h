@@ -21,7 +21,7 @@ struct Endpoint {
 };
 
 /// Where a client reaches the server of these settings: one that listens on every address is asked
-/// through loopback.
+/// through loopback, with the key that config::key_of_commands() chooses.
 Endpoint endpoint_of(const config::Settings& settings);
 
 struct HttpRequest {

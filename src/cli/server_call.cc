@@ -51,8 +51,9 @@ Failure failure_of(const HttpResponse& response) {
   }
   if (response.status == 503) return {ExitCode::kDoesNotFit, message};
   if (response.status == 401) {
-    return {ExitCode::kUsage,
-            message + "\nSet the server's key in [server] api_key or PENSIEVE_SERVER_API_KEY."};
+    return {ExitCode::kUsage, message +
+                                  "\nSet the server's key in [server] api_key or keys (also: "
+                                  "PENSIEVE_SERVER_API_KEY, PENSIEVE_SERVER_KEYS)."};
   }
   if (response.status == 404) return {ExitCode::kModelUnavailable, message};
   if (response.status == 529) return {ExitCode::kFailure, message + "\nTry again in a moment."};

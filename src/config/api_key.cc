@@ -76,4 +76,15 @@ Result<std::vector<ApiKey>> parse_api_keys(const std::vector<std::string>& entri
   return keys;
 }
 
+std::string key_of_commands(std::string_view api_key, const std::vector<std::string>& entries) {
+  if (!api_key.empty()) return std::string(api_key);
+  const auto keys = parse_api_keys(entries);
+  PENSIEVE_CHECK(keys.has_value());
+  const auto unlimited = std::ranges::find_if(*keys, [](const ApiKey& key) {
+    return key.requests_max == 0 && key.tokens_per_day_max == 0;
+  });
+  if (unlimited != keys->end()) return unlimited->secret;
+  return keys->empty() ? std::string() : keys->front().secret;
+}
+
 }  // namespace pensieve::config

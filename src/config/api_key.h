@@ -24,4 +24,9 @@ Result<ApiKey> parse_api_key(std::string_view text);
 /// its place, counted from 1.
 Result<std::vector<ApiKey>> parse_api_keys(const std::vector<std::string>& entries);
 
+/// The key that this program's own commands send: `api_key`; where it is empty the first of
+/// `entries` without limits, which alone may do all that they ask for; else the first. Empty where
+/// there is none. REQUIRES: parse_api_keys() takes `entries`.
+std::string key_of_commands(std::string_view api_key, const std::vector<std::string>& entries);
+
 }  // namespace pensieve::config

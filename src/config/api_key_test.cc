@@ -53,5 +53,14 @@ TEST(ApiKeyTest, NamesAndSecretsAreThereOnce) {
             "entry 2: b has the same secret as an entry before it");
 }
 
+TEST(ApiKeyTest, CommandsSendTheKeyThatMayDoMost) {
+  const std::vector<std::string> entries = {"ci hush-1 requests=1", "day hush-2 tokens_per_day=9",
+                                            "alice hush-3", "bob hush-4"};
+  EXPECT_EQ(key_of_commands("sesame", entries), "sesame");
+  EXPECT_EQ(key_of_commands("", entries), "hush-3");
+  EXPECT_EQ(key_of_commands("", {entries[0], entries[1]}), "hush-1");
+  EXPECT_EQ(key_of_commands("", {}), "");
+}
+
 }  // namespace
 }  // namespace pensieve::config

@@ -24,7 +24,7 @@ constexpr std::array kSeverities{log::Severity::kDebug, log::Severity::kInfo,
 // The type of a key follows from the member that its `field` points to.
 constexpr Key kKeys[] = {
     {"host", "--host", [](Settings& s) -> Field { return &s.host; }, 0, 0, "",
-     "Address to listen on. One that other machines can reach demands [server] api_key."},
+     "Address to listen on. One that other machines can reach demands [server] api_key or keys."},
     {"port", "--port", [](Settings& s) -> Field { return &s.port; }, 0, 65535, "",
      "TCP port to listen on. 0: any free one, printed at start."},
     {"model", "--model", [](Settings& s) -> Field { return &s.model; }, 0, 0, "",
@@ -71,7 +71,8 @@ constexpr Key kKeys[] = {
     {"server.hang_seconds", "", [](Settings& s) -> Field { return &s.server.hang_seconds; }, 1,
      3600, "seconds", "A worker that shows no progress for so long is killed and replaced."},
     {"server.api_key", "", [](Settings& s) -> Field { return &s.server.api_key; }, 0, 0, "",
-     "Key that clients must send (x-api-key or Bearer). Empty: none is asked for.", true},
+     "Key that clients must send (x-api-key or Bearer). Empty, and no `keys`: none is asked for.",
+     true},
     {"server.keys", "", [](Settings& s) -> Field { return &s.server.keys; }, 0, 0, "",
      "Further keys, each \"NAME SECRET [requests=N] [tokens_per_day=N]\". Empty: none.", true},
     {"server.allowed_origins", "", [](Settings& s) -> Field { return &s.server.allowed_origins; },

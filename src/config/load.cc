@@ -257,11 +257,18 @@ class Loader {
     }
     const auto api_keys = parse_api_keys(settings.server.keys);
     if (!api_keys) return bad("server.keys", api_keys.error().message);
+    for (const ApiKey& key : *api_keys) {
+      if (key.secret != settings.server.api_key) continue;
+      return bad("server.keys", fmt::format("{} has the same secret as [server] api_key, so its "
+                                            "limits would not hold",
+                                            key.name));
+    }
     const bool has_keys = !settings.server.api_key.empty() || !api_keys->empty();
     if (!is_loopback(settings.host) && !has_keys) {
       return bad("host", fmt::format("\"{}\" can be reached from other machines, so an API key is "
-                                     "needed: set [server] api_key or PENSIEVE_SERVER_API_KEY, or "
-                                     "use 127.0.0.1",
+                                     "needed: set [server] api_key or keys (also: "
+                                     "PENSIEVE_SERVER_API_KEY, PENSIEVE_SERVER_KEYS), or use "
+                                     "127.0.0.1",
                                      settings.host));
     }
     return check_floors();

@@ -226,8 +226,11 @@ TEST_F(LoadTest, FloorsMustFallStrictly) {
 
 TEST_F(LoadTest, AHostThatOthersReachDemandsAnApiKeyWhichIsNeverShown) {
   sources_.flags.push_back({"--host", "0.0.0.0"});
-  EXPECT_NE(error().find("--host: host: \"0.0.0.0\" can be reached from other machines"),
-            std::string::npos);
+  EXPECT_EQ(
+      error(),
+      "--host: host: \"0.0.0.0\" can be reached from other machines, so an API key is needed: "
+      "set [server] api_key or keys (also: PENSIEVE_SERVER_API_KEY, PENSIEVE_SERVER_KEYS), or "
+      "use 127.0.0.1");
   sources_.environment["PENSIEVE_SERVER_API_KEY"] = "hush-hush";
   const auto loaded = load(sources_);
   ASSERT_TRUE(loaded) << loaded.error().message;
@@ -250,6 +253,16 @@ TEST_F(LoadTest, NamedKeysWillDoForAHostThatOthersReachAndAreNeverShownEither) {
   EXPECT_EQ(error(),
             "PENSIEVE_SERVER_KEYS: server.keys: entry 2: b: expected requests=N or "
             "tokens_per_day=N from 1 on, found \"request=2\"");
+}
+
+TEST_F(LoadTest, ANamedKeyWithTheSecretOfTheApiKeyIsRefused) {
+  sources_.environment["PENSIEVE_SERVER_API_KEY"] = "hush";
+  sources_.environment["PENSIEVE_SERVER_KEYS"] = "bob hush-2,alice hush requests=1";
+  EXPECT_EQ(error(),
+            "PENSIEVE_SERVER_KEYS: server.keys: alice has the same secret as [server] api_key, so "
+            "its limits would not hold");
+  sources_.environment["PENSIEVE_SERVER_API_KEY"] = "hush-1";
+  EXPECT_TRUE(load(sources_));
 }
 
 TEST_F(LoadTest, OnlyRealLoopbackAddressesAreLoopback) {
