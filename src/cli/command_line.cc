@@ -94,7 +94,10 @@ struct CommandLine {
       if (!key.flag.empty()) add_flag(key);
     }
     app.add_option("--config", flags["--config"], "Settings file (TOML)")->type_name("FILE");
-    add("serve", "Serve the model until Ctrl+C or `pensieve stop`");
+    // They are options of the program, which may stand on both sides of the subcommand.
+    add("serve", "Serve the model until Ctrl+C or `pensieve stop`")->footer([this] {
+      return settings_help();
+    });
     add_run();
     with_json(add("health", "Show the server's memory level and whether it accepts requests"));
     add_plan();
@@ -122,6 +125,13 @@ struct CommandLine {
     std::string help = fmt::format("{} Default: {}", key.help, key.default_text());
     const std::string name(key.flag);
     app.add_option(name, flags[name], std::move(help))->type_name("VALUE");
+  }
+
+  /// The flags of the settings as the program's own help shows them.
+  std::string settings_help() const {
+    const std::vector<const CLI::Option*> settings = app.get_options(
+        [this](const CLI::Option* option) { return flags.contains(option->get_name()); });
+    return CLI::Formatter().make_group("Settings", false, settings);
   }
 
   /// Settings may stand before or after the subcommand.

@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "cli/cli.h"
+#include "config/keys.h"
 
 namespace pensieve::cli {
 namespace {
@@ -86,6 +87,23 @@ TEST_F(CommandLineTest, HelpVersionAndSettingsEndWithZero) {
   EXPECT_EQ(run_with({"--version"}), 0);
   EXPECT_EQ(run_with({"config"}), 0);
   EXPECT_EQ(run_with({"config", "--template"}), 0);
+}
+
+TEST_F(CommandLineTest, TheHelpOfServeHasTheFlagOfEachSettingAndWhatItDoes) {
+  testing::internal::CaptureStdout();
+  EXPECT_EQ(run_with({"serve", "--help"}), 0);
+  const std::string help = testing::internal::GetCapturedStdout();
+  int listed = 0;
+  for (const config::Key& key : config::keys()) {
+    if (key.flag.empty()) continue;
+    ++listed;
+    EXPECT_NE(help.find("  " + std::string(key.flag) + " VALUE"), std::string::npos) << key.flag;
+    EXPECT_NE(help.find(std::string(key.help) + " Default: " + key.default_text()),
+              std::string::npos)
+        << key.flag;
+  }
+  EXPECT_GT(listed, 5);
+  EXPECT_NE(help.find("  --config FILE"), std::string::npos);
 }
 
 TEST_F(CommandLineTest, ConfigGivesAScriptTheKeyAndNothingElse) {
