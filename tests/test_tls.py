@@ -7,11 +7,13 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 
 import httpx
 import pytest
-from harness import ROOT, body, die_with_the_tests, error_of, events, wait_until
+from harness import (ROOT, body, clean_environment, die_with_the_tests, error_of, events,
+                     wait_until)
 
 KEY = {"x-api-key": "sesame"}
 NGINX = """
@@ -129,12 +131,55 @@ def test_results_of_a_batch_have_the_proxys_address(proxy):
     ("POST", "/v1/pensieve/stop"), ("POST", "/v1/pensieve/clear-cache"),
     ("GET", "/v1/pensieve/ps"), ("GET", "/metrics")])
 def test_what_is_for_the_machine_itself_does_not_go_through(proxy, method, path):
-    assert proxy.request(method, path, headers=KEY).status_code == 403
+    refused = proxy.request(method, path, headers=KEY)
+    assert refused.status_code == 403
+    assert error_of(refused) == {"type": "permission_error",
+                                 "message": "this is for the server's own machine"}
+    assert re.fullmatch("req_[0-9a-f]{32}", refused.headers["request-id"])
 
 
-def test_a_body_that_is_too_large_is_refused(proxy):
+def test_a_body_that_is_too_large_is_refused_by_pensieve(proxy):
     response = proxy.post("/v1/messages", content=b"x" * (33 << 20), headers=KEY)
     assert response.status_code == 413
+    assert error_of(response)["type"] == "request_too_large"
+    assert response.headers["x-memory-status"]  # nginx knows no such thing.
+    assert proxy.post("/v1/messages", json=body("script: say hi"), headers=KEY).status_code == 200
+
+
+def test_what_nginx_itself_refuses_reads_like_pensieve(proxy):
+    long_head = proxy.get("/health", headers={"x-long": "x" * (40 << 10)})
+    assert long_head.status_code == 400
+    assert error_of(long_head)["type"] == "invalid_request_error"
+    long_path = proxy.get("/" + "x" * (40 << 10) + ".html")
+    assert long_path.status_code == 414
+    assert error_of(long_path)["type"] == "invalid_request_error"
+    unknown = proxy.get("/proxy-error", headers=KEY)
+    assert unknown.status_code == 404
+    assert error_of(unknown)["type"] == "not_found_error"
+    plain = httpx.get(f"http://127.0.0.1:{proxy.base_url.port}/health", trust_env=False)
+    assert plain.status_code == 400
+    assert error_of(plain)["type"] == "invalid_request_error"
+
+
+def test_a_server_that_is_down_is_an_error_like_all_others(proxy, served):
+    served.stop()
+    response = proxy.post("/v1/messages", json=body("script: say hi"), headers=KEY)
+    assert response.status_code == 502
+    assert error_of(response) == {
+        "type": "api_error",
+        "message": "the server behind the proxy is not there; is it running?"}
+
+
+def test_another_machine_needs_the_address_and_the_key_alone(proxy, tmp_path):
+    """What README says to set: the official SDK with nothing but its environment."""
+    program = "import anthropic; print(anthropic.Anthropic().messages.create(model='test', " \
+        "max_tokens=9, messages=[{'role': 'user', 'content': 'script: say hi'}]).content[0].text)"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False,
+        env=clean_environment(tmp_path, ANTHROPIC_BASE_URL=str(proxy.base_url).rstrip("/"),
+                              ANTHROPIC_AUTH_TOKEN="sesame",
+                              SSL_CERT_FILE=str(tmp_path / "nginx" / "fullchain.pem")))
+    assert ended.stdout == "hi\n", ended.stderr
 
 
 def test_without_a_key_nothing_comes_through_a_proxy(serve_script, tmp_path):
