@@ -8,7 +8,7 @@ import anthropic
 import openai
 import pytest
 from gguf import with_number
-from harness import CALM, MODELS, SMOLLM2_ID, Server, floors, wait_until
+from harness import CALM, MODELS, SMOLLM2_ID, Server, body, floors, wait_until
 
 MODEL = "embed-135m-Q4_1"
 MEAN = 1  # llama.cpp's pooling types.
@@ -118,6 +118,17 @@ def test_models_says_that_it_can(embedding, client):
     create(client, "x")
     model = embedding.http.get(f"/v1/models/{MODEL}").json()
     assert model["max_input_tokens"] == WINDOW
+    said = {name: model["capabilities"][name]["supported"]
+            for name in ("embeddings", "messages", "batch")}
+    assert said == {"embeddings": True, "messages": False, "batch": False}
+
+
+def test_models_says_of_another_one_that_it_cannot(serve_script):
+    server = serve_script()
+    server.http.post("/v1/messages", json=body("script: say hi"))
+    capabilities = server.http.get("/v1/models/test").json()["capabilities"]
+    assert not capabilities["embeddings"]["supported"]
+    assert capabilities["messages"]["supported"]
 
 
 def test_each_input_has_its_look_at_the_memory(embedding, client):

@@ -124,10 +124,16 @@ void append_thinking(std::string& out, bool thinks) {
 }
 
 /// Every key that the API knows: clients look them up without asking whether they are there. Fields
-/// of a request that are accepted and ignored are not supported.
+/// of a request that are accepted and ignored are not supported. `messages` and `embeddings` are
+/// ours: which of the two a model is for.
 void append_capabilities(std::string& out, const Capabilities& capabilities) {
+  const bool embeds = capabilities.engine.embeddings;
   out += '{';
-  append_support(out, "batch", capabilities.batches);
+  append_support(out, "messages", !embeds);
+  out += ',';
+  append_support(out, "embeddings", embeds);
+  out += ',';
+  append_support(out, "batch", capabilities.batches && !embeds);
   for (const std::string_view name : {"citations", "code_execution"}) {
     out += ',';
     append_support(out, name, false);

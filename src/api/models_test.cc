@@ -49,7 +49,8 @@ TEST(ModelBodyTest, HasTheExactShape) {
   EXPECT_EQ(model_body(model("Qwen/Qwen3-8B:Q4_K_M")),
             R"({"type":"model","id":"Qwen/Qwen3-8B:Q4_K_M","display_name":"Shown",)"
             R"("created_at":"2026-01-01T00:00:00Z","max_input_tokens":8192,"max_tokens":4096,)"
-            R"("lifecycle":"active","capabilities":{"batch":{"supported":true},)"
+            R"("lifecycle":"active","capabilities":{"messages":{"supported":true},)"
+            R"("embeddings":{"supported":false},"batch":{"supported":true},)"
             R"("citations":{"supported":false},"code_execution":{"supported":false},)"
             R"("image_input":{"supported":false},"pdf_input":{"supported":false},)"
             R"("structured_outputs":{"supported":true},"context_management":{"supported":false},)"
@@ -86,15 +87,16 @@ TEST(ModelBodyTest, EachCapabilityIsSaidUnderItsOwnName) {
   using Paths = std::vector<std::string>;
   const std::string between = "thinking.types.between_tools";
   const std::string disabled = "thinking.types.disabled";
-  EXPECT_EQ(supported({}), (Paths{between, disabled}));
-  EXPECT_EQ(supported({.batches = true}), (Paths{"batch", between, disabled}));
+  EXPECT_EQ(supported({}), (Paths{"messages", between, disabled}));
+  EXPECT_EQ(supported({.batches = true}), (Paths{"messages", "batch", between, disabled}));
   EXPECT_EQ(supported({.engine = {.structured_outputs = true}}),
-            (Paths{"structured_outputs", between, disabled}));
+            (Paths{"messages", "structured_outputs", between, disabled}));
   EXPECT_EQ(supported({.engine = {.image_input = true}}),
-            (Paths{"image_input", between, disabled}));
-  EXPECT_EQ(supported({.engine = {.embeddings = true}}), (Paths{between, disabled}));
+            (Paths{"messages", "image_input", between, disabled}));
+  EXPECT_EQ(supported({.batches = true, .engine = {.embeddings = true}}),
+            (Paths{"embeddings", between, disabled}));
   EXPECT_EQ(supported({.engine = {.thinking = true}}),
-            (Paths{"effort", "effort.low", "effort.medium", "effort.high", "thinking",
+            (Paths{"messages", "effort", "effort.low", "effort.medium", "effort.high", "thinking",
                    "thinking.types.adaptive", between, disabled, "thinking.types.enabled"}));
 }
 
