@@ -1,4 +1,4 @@
-"""Fifty JSON schemas of growing nastiness, and how to ask a server for a call that keeps one.
+"""Sixty JSON schemas of growing nastiness, and how to ask a server for a call that keeps one.
 
     for name, schema in SCHEMAS:
         assert problems(schema, call(http, model, name, schema, seed=1)) == []
@@ -138,7 +138,35 @@ LARGE = [
                   "map": {"type": "object", "additionalProperties": ref("item"),
                           "maxProperties": 2}}}),
 ]
-SCHEMAS = PLAIN + COMPOUND + COMBINED + LEXICAL + LARGE
+def part(required=None, /, **properties):
+    """An object that does not say whether it has other properties."""
+    said = obj(required, **properties)
+    del said["additionalProperties"]
+    return said
+
+
+EITHER = {"type": "object", "properties": {"a": whole(), "b": whole()}}
+BESIDE = [  # Keywords that mean something together, and older drafts' ways to say so.
+    ("any_of_beside_properties", {**EITHER, "additionalProperties": False,
+                                  "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}),
+    ("one_of_beside_properties", {**EITHER, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]}),
+    ("branches_with_properties", {
+        **part(kind={"enum": ["file", "text"]}), "oneOf": [
+            part(kind={"const": "file"}, path=text(12)),
+            {"properties": {"kind": {"const": "text"}, "body": text(12)}, "required": ["body"]}]}),
+    ("all_of_two", obj(range={"allOf": [part(low=whole(1, 5)), ref("top")]})
+     | {"$defs": {"top": part(high=whole(6, 9), low={"maximum": 3})}}),
+    ("reference_with_siblings", obj(size=ref("size") | {"maximum": 5, "description": "Small."})
+     | {"$defs": {"size": whole(1, 9)}}),
+    ("required_without_property", {"type": "object", "properties": {"a": whole(1, 9)},
+                                   "required": ["a", "zz"], "maxProperties": 3,
+                                   "additionalProperties": whole(1, 9)}),
+    ("dependent_names", {**EITHER, "required": ["a"], "dependentRequired": {"a": ["b"]}}),
+    ("absent_property", {**obj(["n"], n=whole(1, 9), r=False), "additionalProperties": whole()}),
+    ("contained_item", obj(tags=array({"enum": ["a", "b"]}, 1, 3) | {"contains": {"const": "b"}})),
+    ("any_root", {"anyOf": [text(8), obj(value=whole())]}),
+]
+SCHEMAS = PLAIN + COMPOUND + COMBINED + LEXICAL + LARGE + BESIDE
 
 
 def call(http, model, name, schema, seed):

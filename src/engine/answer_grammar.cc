@@ -2,111 +2,143 @@
 
 #include <exception>
 #include <functional>
+#include <map>
+#include <mutex>
+#include <set>
 #include <utility>
 
 #include <fmt/core.h>
 
 #include "base/log.h"
+#include "engine/schema_normalize.h"
+#include "engine/schema_simpler.h"
 
 namespace pensieve::engine {
 namespace {
 
 constexpr std::string_view kAnyObject = R"({"type":"object"})";
 constexpr std::string_view kAnyJson = "{}";
+constexpr std::size_t kToldMax = 1'024;  // Messages; then they are all told again.
 
-Result<std::string> tag_of(const Prompt& prompt, const CallSpelling& spelling) {
-  try {
-    return structural_tag(prompt, spelling, schema_format);
-  } catch (const std::bad_alloc&) {
-    throw;
-  } catch (const std::exception& error) {
-    return fail(Code::kInvalidArgument, error.what());
+void tell_once(std::string message) {
+  static std::mutex mutex;
+  static std::set<std::string> told;
+  {
+    const std::lock_guard lock(mutex);
+    if (told.size() >= kToldMax) told.clear();
+    if (!told.insert(message).second) return;
   }
+  log::warning("{}", message);
 }
 
 /// The tools and rules alone: what grammars are made of.
 Prompt shape_of(const Prompt& prompt) {
   Prompt shape;
-  shape.tools = prompt.tools;
   shape.rules = prompt.rules;
+  shape.tools = prompt.tools;
   return shape;
+}
+
+/// One for each shape and spelling, so that what is being compiled is known again.
+std::size_t key_of(const Prompt& shape, const CallSpelling& spelling) {
+  const AnswerRules& rules = shape.rules;
+  std::string text =
+      fmt::format("{} {} {} {} {}\n", static_cast<int>(rules.tool_choice), rules.parallel_calls,
+                  rules.tool_name, spelling.begin, rules.json_schema);
+  for (const Tool& tool : shape.tools) text += fmt::format("{} {}\n", tool.name, tool.parameters);
+  return std::hash<std::string>()(text);
+}
+
+enum class Strength : std::uint8_t { kWhole, kSimpler };
+
+/// Schemas as formats of a structural tag, each made once.
+class Formats {
+ public:
+  /// What `schema` becomes.
+  std::string add(const std::string& schema, SchemaPlace place, Strength strength, int spaces_max,
+                  const std::string& what) {
+    NormalizedSchema known = normalized_schema(schema, place, can_follow_pattern);
+    for (const std::string& note : known.not_enforced) {
+      tell_once(fmt::format("the schema of {} is not enforced in all it says: {}", what, note));
+    }
+    const std::string simpler = simpler_schema(known.schema);
+    if (strength == Strength::kWhole && try_add(known.schema, spaces_max, what)) {
+      return known.schema;
+    }
+    if (try_add(simpler, spaces_max, what)) return simpler;
+    const std::string any(place == SchemaPlace::kToolInput ? kAnyObject : kAnyJson);
+    formats_[{any, spaces_max}] = schema_format(any, spaces_max);
+    tell_once(fmt::format("the schema of {} is not enforced at all", what));
+    return any;
+  }
+
+  const std::string& at(std::string_view schema, int spaces_max) const {
+    return formats_.at({std::string(schema), spaces_max});
+  }
+
+ private:
+  bool try_add(const std::string& schema, int spaces_max, const std::string& what) {
+    try {
+      formats_[{schema, spaces_max}] = schema_format(schema, spaces_max);
+      return true;
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      tell_once(
+          fmt::format("the schema of {} is not enforced in all it says: {}", what, error.what()));
+      return false;
+    }
+  }
+
+  std::map<std::pair<std::string, int>, std::string> formats_;
+};
+
+/// Throws xgrammar's errors.
+std::string tag_of(Prompt shape, const CallSpelling& spelling, Strength strength) {
+  Formats formats;
+  for (Tool& tool : shape.tools) {
+    const AnswerRules& rules = shape.rules;
+    if (rules.tool_choice == ToolChoice::kNone) break;
+    if (rules.tool_choice == ToolChoice::kNamed && rules.tool_name != tool.name) continue;
+    tool.parameters = formats.add(tool.parameters, SchemaPlace::kToolInput, strength,
+                                  spelling.spaces_max, "the input of " + tool.name);
+  }
+  std::string& schema = shape.rules.json_schema;
+  if (!schema.empty())
+    schema = formats.add(schema, SchemaPlace::kAnswer, strength, 0, "the answer");
+  return structural_tag(shape, spelling, [&formats](std::string_view known, int spaces_max) {
+    return formats.at(known, spaces_max);
+  });
 }
 
 }  // namespace
 
 Result<std::shared_ptr<const TokenGrammar>> AnswerGrammars::of(const Prompt& prompt,
                                                                const CallSpelling& spelling) {
-  const Prompt known = without_hopeless(prompt);
-  if (const Result<std::string> tag = tag_of(known, spelling)) {
-    if (tag->empty()) return nullptr;
-    auto grammar = compiler_.compile(*tag);
-    if (grammar) return grammar;
-  }
-  const Result<std::string> weaker = tag_of(weakened(known, spelling), spelling);
-  if (!weaker) return std::unexpected(weaker.error());
-  auto grammar = compiler_.compile(*weaker);
+  Prompt shape = shape_of(prompt);
+  if (shape.tools.empty() && shape.rules.json_schema.empty()) return nullptr;
+  const std::size_t key = key_of(shape, spelling);
+  auto grammar = compiler_.compile(
+      key, [shape, spelling] { return tag_of(shape, spelling, Strength::kWhole); },
+      GrammarCompiler::kCompileMax);
+  if (grammar) return grammar;
+  tell_once(fmt::format("patterns and counts of a request's schemas are not enforced: {}",
+                        grammar.error().message));
+  grammar = compiler_.compile(
+      key + 1, [shape, spelling] { return tag_of(shape, spelling, Strength::kSimpler); },
+      kSimplerCompileMax);
   if (grammar) return grammar;
   // Each is fine alone, and they are too many or too long together, or others hold the compiler.
   log::warning("no schema of this request is enforced: {}", grammar.error().message);
-  Prompt weakest = shape_of(known);
-  for (Tool& tool : weakest.tools) tool.parameters = kAnyObject;
-  if (!weakest.rules.json_schema.empty()) weakest.rules.json_schema = kAnyJson;
-  const Result<std::string> tag = tag_of(weakest, spelling);
-  if (!tag) return std::unexpected(tag.error());
-  return compiler_.compile_simple(*tag);
-}
-
-AnswerGrammars::Verdict AnswerGrammars::judge(const Prompt& prompt, const CallSpelling& spelling) {
-  const Result<std::string> tag = tag_of(prompt, spelling);
-  if (!tag) return Verdict::kHopeless;
-  const auto grammar = compiler_.compile(*tag);
-  if (grammar) return Verdict::kFine;
-  return grammar.error().code == Code::kUnavailable ? Verdict::kNotNow : Verdict::kHopeless;
-}
-
-std::string AnswerGrammars::enforceable(const std::string& schema, const std::string& weaker,
-                                        Verdict verdict, const std::string& what) {
-  if (verdict == Verdict::kFine) return schema;
-  if (verdict == Verdict::kHopeless && note_hopeless(schema)) {
-    log::warning("the schema of {} cannot be enforced; any JSON is accepted there", what);
+  for (Tool& tool : shape.tools) tool.parameters = kAnyObject;
+  if (!shape.rules.json_schema.empty()) shape.rules.json_schema = kAnyJson;
+  try {
+    return compiler_.compile_simple(structural_tag(shape, spelling, schema_format));
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    return fail(Code::kInvalidArgument, error.what());
   }
-  return weaker;
-}
-
-Prompt AnswerGrammars::without_hopeless(const Prompt& prompt) {
-  Prompt known = shape_of(prompt);
-  for (Tool& tool : known.tools) {
-    if (is_hopeless(tool.parameters)) tool.parameters = kAnyObject;
-  }
-  if (is_hopeless(known.rules.json_schema)) known.rules.json_schema = kAnyJson;
-  return known;
-}
-
-Prompt AnswerGrammars::weakened(const Prompt& prompt, const CallSpelling& spelling) {
-  Prompt weak = shape_of(prompt);
-  for (Tool& tool : weak.tools) {
-    Prompt alone;
-    alone.tools = {tool};
-    tool.parameters = enforceable(tool.parameters, std::string(kAnyObject), judge(alone, spelling),
-                                  "arguments of " + tool.name);
-  }
-  if (weak.rules.json_schema.empty()) return weak;
-  Prompt alone;
-  alone.rules.json_schema = weak.rules.json_schema;
-  weak.rules.json_schema = enforceable(weak.rules.json_schema, std::string(kAnyJson),
-                                       judge(alone, spelling), "the answer");
-  return weak;
-}
-
-bool AnswerGrammars::is_hopeless(const std::string& schema) {
-  const std::lock_guard lock(mutex_);
-  return hopeless_.contains(std::hash<std::string>()(schema));
-}
-
-bool AnswerGrammars::note_hopeless(const std::string& schema) {
-  const std::lock_guard lock(mutex_);
-  if (hopeless_.size() >= kHopelessMax) hopeless_.clear();
-  return hopeless_.insert(std::hash<std::string>()(schema)).second;
 }
 
 }  // namespace pensieve::engine

@@ -9,6 +9,8 @@
 
 #include <fmt/core.h>
 
+#include "base/log.h"
+
 namespace pensieve::engine {
 namespace {
 
@@ -108,7 +110,10 @@ Token LlamaSampler::sample(std::span<const float> logits, std::vector<llama_toke
   masked_.assign(logits.begin(), logits.end());
   shape_->mask(masked_);
   const Token token = draw(masked_, scratch);
-  if (!shape_->accept(token)) shape_.reset();  // A fault of the grammar's: go on without it.
+  if (!shape_->accept(token)) {  // A fault of the grammar's: go on without it.
+    log::warning("an answer goes on without its grammar, which refuses a token that it allowed");
+    shape_.reset();
+  }
   return token;
 }
 

@@ -4,9 +4,12 @@
 #include <atomic>
 #include <bit>
 #include <exception>
+#include <functional>
 #include <future>
 #include <limits>
+#include <map>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <stdexcept>
 #include <thread>
@@ -96,11 +99,33 @@ std::vector<std::string> digit_rules(std::string_view grammar) {
   return rules;
 }
 
-/// xgrammar's numbers without bounds get some: 19 digits, as many behind the point, exponents of
-/// two. A small model can go on writing digits for ever.
-std::string with_bounded_numbers(std::string grammar) {
+/// Whether a pattern repeats something more often than xgrammar's automata can count.
+bool has_long_repetition(std::string_view pattern) {
+  constexpr int kRepetitionMax = 128;
+  int number = 0;
+  bool is_inside = false;
+  for (const char c : pattern) {
+    if (c == '{') {
+      is_inside = true;
+      number = 0;
+    } else if (is_inside && c >= '0' && c <= '9') {
+      number = std::min(10 * number + (c - '0'), 10 * kRepetitionMax);
+      if (number > kRepetitionMax) return true;
+    } else {
+      is_inside = is_inside && c == ',';
+      number = 0;
+    }
+  }
+  return false;
+}
+
+/// Values that have an end and are JSON. xgrammar's numbers without bounds get some: 19 digits, as
+/// many behind the point, exponents of two. A small model can go on writing digits for ever.
+std::string with_json_texts(std::string grammar) {
   replace_all(grammar, "([eE] basic_number_4 basic_number_digits{1, -1})",
               "([eE] basic_number_4 basic_number_digits{1, 2})");
+  // Strings with a length may have no control characters either: that would be no JSON.
+  replace_all(grammar, R"([^\"\\\r\n])", R"([^\0-\u001f\"\\\r\n])");
   replace_all(grammar, "[1-9] [0-9]*", "[1-9] [0-9]{0, 18}");
   for (const std::string& rule : digit_rules(grammar)) {
     replace_all(grammar, "[1-9] " + rule + "{1, -1}", "[1-9] " + rule + "{1, 18}");
@@ -168,7 +193,24 @@ std::string schema_format(std::string_view schema, int spaces_max) {
           : xgrammar::Grammar::FromJSONSchema(bounded, false, std::nullopt,
                                               std::pair<std::string, std::string>(",", ":"));
   return fmt::format(R"({{"type":"grammar","grammar":{}}})",
-                     json_string(with_bounded_numbers(with_exact_escapes(grammar.ToString()))));
+                     json_string(with_json_texts(with_exact_escapes(grammar.ToString()))));
+}
+
+bool can_follow_pattern(std::string_view pattern) {
+  if (has_long_repetition(pattern)) return false;
+  // Lookaround is left out by xgrammar, and the log would be all that says so.
+  for (const char* lookaround : {"(?=", "(?!", "(?<"}) {
+    if (pattern.find(lookaround) != std::string_view::npos) return false;
+  }
+  try {
+    const xgrammar::Grammar grammar = xgrammar::Grammar::FromJSONSchema(
+        fmt::format(R"({{"type":"string","pattern":{}}})", json_string(pattern)), false);
+    return grammar.ToString().find("Regex(") != std::string::npos;
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception&) {
+    return false;
+  }
 }
 
 struct GrammarCompiler::Impl {
@@ -178,8 +220,47 @@ struct GrammarCompiler::Impl {
                                          static_cast<int>(pieces.size()), std::move(stop_tokens)),
                  1, true, static_cast<std::int64_t>(kCacheBytesMax.count())) {}
 
+  using Outcome = Result<std::shared_ptr<const TokenGrammar>>;
+
+  Outcome compiled(const std::string& tag) {
+    if (tag.size() > kTagBytesMax) {
+      return fail(Code::kInvalidArgument,
+                  fmt::format("the tools and schemas of a request may have {} bytes, not {}",
+                              kTagBytesMax, tag.size()));
+    }
+    return std::make_shared<XGrammar>(compiler.CompileStructuralTag(tag), vocabulary);
+  }
+
+  /// What became of a compilation that was given up; empty where there was none.
+  std::optional<Outcome> given_up_before(std::size_t key) {
+    const std::lock_guard lock(mutex);
+    const auto known = given_up.find(key);
+    if (known == given_up.end()) return std::nullopt;
+    if (!is_ready(known->second)) {
+      return fail(Code::kUnavailable, "the schemas are still being compiled");
+    }
+    const std::shared_future<Outcome> result = known->second;
+    given_up.erase(known);
+    return result.get();
+  }
+
+  void give_up(std::size_t key, std::shared_future<Outcome> result) {
+    const std::lock_guard lock(mutex);
+    // Those that go on are at most kCompilingMax.
+    if (given_up.size() >= kGivenUpMax) {
+      std::erase_if(given_up, [](const auto& entry) { return is_ready(entry.second); });
+    }
+    given_up.insert_or_assign(key, std::move(result));
+  }
+
+  static bool is_ready(const std::shared_future<Outcome>& result) {
+    return result.wait_for(Duration()) == std::future_status::ready;
+  }
+
   const std::size_t vocabulary;
   std::atomic<int> compiling = 0;
+  std::mutex mutex;
+  std::map<std::size_t, std::shared_future<Outcome>> given_up;  // Guarded by mutex.
   xgrammar::GrammarCompiler compiler;  // Its members may be called from any thread.
 };
 
@@ -189,45 +270,42 @@ GrammarCompiler::GrammarCompiler(const std::vector<std::string>& pieces,
 GrammarCompiler::~GrammarCompiler() = default;
 
 Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile(const std::string& tag) {
-  if (tag.size() > kTagBytesMax) {
-    return fail(Code::kInvalidArgument,
-                fmt::format("the tools and schemas of a request may have {} bytes, not {}",
-                            kTagBytesMax, tag.size()));
-  }
+  return compile(
+      std::hash<std::string>()(tag), [tag] { return tag; }, kCompileMax);
+}
+
+Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile(std::size_t key,
+                                                                     MakeTag make_tag,
+                                                                     Duration wait) {
+  if (std::optional<Impl::Outcome> known = impl_->given_up_before(key)) return *std::move(known);
   if (impl_->compiling.load() >= kCompilingMax) {
     return fail(Code::kUnavailable, "too many schemas are being compiled");
   }
   // In a thread of its own, which is left alone where it takes too long: xgrammar cannot be
   // interrupted, and a schema that explodes must not silence the worker.
   ++impl_->compiling;
-  std::promise<std::shared_ptr<const TokenGrammar>> promise;
-  std::future<std::shared_ptr<const TokenGrammar>> result = promise.get_future();
-  std::thread([impl = impl_, tag, promise = std::move(promise)]() mutable {
-    std::shared_ptr<const TokenGrammar> grammar;
-    std::exception_ptr error;
+  std::promise<Impl::Outcome> promise;
+  std::shared_future<Impl::Outcome> result = promise.get_future().share();
+  std::thread([impl = impl_, make = std::move(make_tag), promise = std::move(promise)]() mutable {
+    std::optional<Impl::Outcome> outcome;
+    std::exception_ptr no_memory;
     try {
-      grammar =
-          std::make_shared<XGrammar>(impl->compiler.CompileStructuralTag(tag), impl->vocabulary);
-    } catch (const std::exception&) {
-      error = std::current_exception();
+      outcome = impl->compiled(make());
+    } catch (const std::bad_alloc&) {
+      no_memory = std::current_exception();
+    } catch (const std::exception& error) {
+      outcome = fail(Code::kInvalidArgument, error.what());
     }
     --impl->compiling;  // First: who gets the result may compile the next at once.
-    if (error) {
-      promise.set_exception(error);
+    if (outcome) {
+      promise.set_value(*std::move(outcome));
     } else {
-      promise.set_value(std::move(grammar));
+      promise.set_exception(no_memory);
     }
   }).detach();
-  if (result.wait_for(kCompileMax) != std::future_status::ready) {
-    return fail(Code::kInvalidArgument, "the schemas take too long to compile");
-  }
-  try {
-    return result.get();
-  } catch (const std::bad_alloc&) {
-    throw;
-  } catch (const std::exception& error) {
-    return fail(Code::kInvalidArgument, error.what());
-  }
+  if (result.wait_for(wait) == std::future_status::ready) return result.get();
+  impl_->give_up(key, std::move(result));
+  return fail(Code::kDeadlineExceeded, "the schemas take too long to compile");
 }
 
 Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile_simple(

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -43,6 +44,11 @@ class TokenMatcher final : public ShapeFollower {
 /// name are not allowed where it does not say. Errors: throws xgrammar's.
 std::string schema_format(std::string_view schema, int spaces_max);
 
+/// Whether a string's pattern is followed as it stands, inside a JSON string: in ASCII, without
+/// what xgrammar does not know (\b, lookaround), and without long repetitions. Of others xgrammar
+/// would make a grammar that accepts quotation marks and line breaks, which is no JSON.
+bool can_follow_pattern(std::string_view pattern);
+
 /// Compiles structural tags and keeps what it compiled, least recently used out first.
 ///
 /// Thread-safety: compile() from any thread.
@@ -52,9 +58,11 @@ class GrammarCompiler {
   /// prompt take some 10 MB.
   static constexpr Bytes kCacheBytesMax = 64_MiB;
   /// Choice: 25 tools take a second on a busy machine.
-  static constexpr Duration kCompileMax = std::chrono::seconds(5);
+  static constexpr Duration kCompileMax = std::chrono::seconds(3);
   /// Compilations at once, those that were given up included.
   static constexpr int kCompilingMax = 3;
+  /// Compilations that nobody waited for and whose results wait for the next who asks.
+  static constexpr std::size_t kGivenUpMax = 8;
   /// Longest structural tag: schemas of hundreds of tools, as grammars, stay below.
   static constexpr std::size_t kTagBytesMax = 4U << 20;
 
@@ -63,10 +71,16 @@ class GrammarCompiler {
   GrammarCompiler(const std::vector<std::string>& pieces, std::vector<Token> stop_tokens);
   ~GrammarCompiler();
 
-  /// `tag` is a structural tag (structural_tag.h).
-  /// Blocks for at most kCompileMax. Errors: kInvalidArgument with xgrammar's words where it cannot
-  /// be enforced, is too long or takes too long; kUnavailable where kCompilingMax others are under
-  /// way.
+  /// Writes a structural tag (structural_tag.h); may throw. Called in another thread, perhaps when
+  /// the compiler is gone.
+  using MakeTag = std::function<std::string()>;
+
+  /// Compiles what `make_tag` writes. Blocks for at most `wait`; `key` stands for what is asked
+  /// for: if it is asked for again, what was given up and is done by then is returned at once.
+  /// Errors: kInvalidArgument with xgrammar's words where it cannot be enforced or is too long;
+  /// kDeadlineExceeded; kUnavailable where it is still being compiled, or kCompilingMax others are.
+  Result<std::shared_ptr<const TokenGrammar>> compile(std::size_t key, MakeTag make_tag,
+                                                      Duration wait);
   Result<std::shared_ptr<const TokenGrammar>> compile(const std::string& tag);
 
   /// The same without a limit of time, whatever else is under way. REQUIRES: schemas of ours.

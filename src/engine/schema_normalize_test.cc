@@ -1,0 +1,249 @@
+#include "engine/schema_normalize.h"
+
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "engine/schema_simpler.h"
+#include "engine/structural_tag.h"
+#include "engine/testing/byte_vocabulary.h"
+#include "engine/token_grammar.h"
+
+namespace pensieve::engine {
+namespace {
+
+class SchemaNormalizeTest : public testing::Test {
+ protected:
+  NormalizedSchema normalized(const std::string& schema, SchemaPlace place = SchemaPlace::kAnswer) {
+    return normalized_schema(schema, place, can_follow_pattern);
+  }
+
+  /// Whether `value` may be the whole answer where `schema` is asked for.
+  bool accepts(const std::string& schema, const std::string& value,
+               SchemaPlace place = SchemaPlace::kAnswer) {
+    return takes(normalized(schema, place).schema, value);
+  }
+  bool takes(const std::string& written, const std::string& value) {
+    Prompt prompt;
+    prompt.rules.json_schema = written;
+    const auto grammar = compiler_.compile(structural_tag(prompt, plain_spelling(), schema_format));
+    EXPECT_TRUE(grammar) << grammar.error().message << " in " << written;
+    if (!grammar) return false;
+    TokenMatcher matcher(*grammar);
+    for (const char c : value) {
+      if (!matcher.accept(static_cast<unsigned char>(c))) return false;
+    }
+    return matcher.accept(kEnd);
+  }
+  std::string notes(const std::string& schema, SchemaPlace place = SchemaPlace::kAnswer) {
+    std::string all;
+    for (const std::string& note : normalized(schema, place).not_enforced) all += note + "; ";
+    return all;
+  }
+
+  GrammarCompiler compiler_{byte_pieces(), {kEnd}};
+};
+
+const std::string kEither =
+    R"("type":"object","properties":{"a":{"type":"integer"},"b":{"type":"integer"}})";
+
+TEST_F(SchemaNormalizeTest, AnyOfKeepsWhatStandsBesideIt) {
+  const std::string schema = "{" + kEither + R"(,"anyOf":[{"required":["a"]},{"required":["b"]}]})";
+  EXPECT_TRUE(accepts(schema, R"({"a":1})"));
+  EXPECT_TRUE(accepts(schema, R"({"b":1})"));
+  EXPECT_TRUE(accepts(schema, R"({"a":1,"b":2})"));
+  EXPECT_FALSE(accepts(schema, "{}"));
+  EXPECT_FALSE(accepts(schema, R"({"a":"x"})"));
+  EXPECT_FALSE(accepts(schema, R"({"type":"string"})"));
+  EXPECT_EQ(notes(schema), "");
+}
+
+TEST_F(SchemaNormalizeTest, OneOfAcceptsWhatOneBranchAloneAccepts) {
+  const std::string schema = "{" + kEither + R"(,"oneOf":[{"required":["a"]},{"required":["b"]}]})";
+  EXPECT_TRUE(accepts(schema, R"({"a":1})"));
+  EXPECT_TRUE(accepts(schema, R"({"b":1})"));
+  EXPECT_FALSE(accepts(schema, R"({"a":1,"b":2})"));
+  EXPECT_FALSE(accepts(schema, "{}"));
+  EXPECT_EQ(notes(schema), "");
+}
+
+TEST_F(SchemaNormalizeTest, OneOfWhoseBranchesCannotBeToldApartIsNoted) {
+  const std::string schema =
+      R"({"oneOf":[{"type":"integer","minimum":1},{"type":"integer","maximum":9}]})";
+  EXPECT_TRUE(accepts(schema, "5"));
+  EXPECT_NE(notes(schema).find("oneOf"), std::string::npos);
+}
+
+TEST_F(SchemaNormalizeTest, BranchesBringTheirOwnProperties) {
+  const std::string schema =
+      R"({"type":"object","properties":{"kind":{"enum":["x","y"]}},"required":["kind"],"oneOf":[)"
+      R"({"properties":{"kind":{"const":"x"},"x":{"type":"integer"}},"required":["x"]},)"
+      R"({"properties":{"kind":{"const":"y"},"y":{"type":"boolean"}},"required":["y"]}]})";
+  EXPECT_TRUE(accepts(schema, R"({"kind":"x","x":1})"));
+  EXPECT_TRUE(accepts(schema, R"({"kind":"y","y":true})"));
+  EXPECT_FALSE(accepts(schema, R"({"kind":"y","x":1})"));
+  EXPECT_EQ(notes(schema), "");
+}
+
+TEST_F(SchemaNormalizeTest, AllOfIsOneSchema) {
+  const std::string schema =
+      R"({"allOf":[{"type":"object","properties":{"a":{"type":"integer","minimum":1}},)"
+      R"("required":["a"]},{"$ref":"#/$defs/b"}],"$defs":{"b":{"type":"object","properties":)"
+      R"({"a":{"maximum":5},"b":{"type":"boolean"}},"required":["b"]}}})";
+  EXPECT_TRUE(accepts(schema, R"({"a":5,"b":true})"));
+  EXPECT_FALSE(accepts(schema, R"({"a":6,"b":true})"));
+  EXPECT_FALSE(accepts(schema, R"({"a":0,"b":true})"));
+  EXPECT_FALSE(accepts(schema, R"({"a":5})"));
+  EXPECT_EQ(notes(schema), "");
+}
+
+TEST_F(SchemaNormalizeTest, AToolsInputIsAnObject) {
+  constexpr auto kTool = SchemaPlace::kToolInput;
+  EXPECT_FALSE(accepts("{}", "5", kTool));
+  EXPECT_TRUE(accepts("{}", R"({"x":[1]})", kTool));
+  const std::string no_object = R"({"anyOf":[{"type":"string"},{"type":"integer"}]})";
+  EXPECT_TRUE(accepts(no_object, R"({"x":1})", kTool));
+  EXPECT_FALSE(accepts(no_object, "5", kTool));
+  EXPECT_NE(notes(no_object, kTool), "");
+  const std::string both = R"({"anyOf":[{"type":"string"},{"required":["a"]}]})";
+  EXPECT_TRUE(accepts(both, R"({"a":1})", kTool));
+  EXPECT_FALSE(accepts(both, R"("a")", kTool));
+}
+
+TEST_F(SchemaNormalizeTest, WhatCannotBeEnforcedLeavesTheRestAsItIs) {
+  for (const char* bad :
+       {R"({"type":"string","pattern":"\\bfoo\\b"})", R"({"$ref":"#/$defs/Nope"})",
+        R"({"type":"string","pattern":"^(?!x)[a-z]+$"})", R"({"type":"string","pattern":"^ü+$"})",
+        R"({"type":"colour"})", R"({"type":"string","not":{"const":"x"}})",
+        R"({"type":"string","maxLength":65536})", R"({"type":"string","pattern":"^.{0,200}$"})"}) {
+    const std::string schema = R"({"type":"object","properties":{"bad":)" + std::string(bad) +
+                               R"(,"n":{"type":"integer","minimum":1,"maximum":9}},)"
+                               R"("required":["bad","n"]})";
+    EXPECT_TRUE(accepts(schema, R"({"bad":"x","n":5})")) << bad;
+    EXPECT_FALSE(accepts(schema, R"({"bad":"x","n":10})")) << bad;
+    EXPECT_FALSE(accepts(schema, R"({"bad":"x"})")) << bad;
+    EXPECT_NE(notes(schema).find("at /properties/bad"), std::string::npos) << bad << notes(schema);
+  }
+}
+
+TEST_F(SchemaNormalizeTest, AFalsePropertyIsAbsent) {
+  const std::string schema =
+      R"({"type":"object","properties":{"r":false,"n":{"type":"integer"}},"required":["n"],)"
+      R"("additionalProperties":true})";
+  EXPECT_TRUE(accepts(schema, R"({"n":1})"));
+  EXPECT_FALSE(accepts(schema, R"({"n":1,"r":1})"));
+}
+
+TEST_F(SchemaNormalizeTest, OlderDraftsAreUnderstood) {
+  const std::string tuple = R"({"type":"array","items":[{"type":"integer"},{"type":"boolean"}],)"
+                            R"("minItems":2})";
+  EXPECT_TRUE(accepts(tuple, "[1,true]"));
+  EXPECT_FALSE(accepts(tuple, "[true,1]"));
+  const std::string above = R"({"type":"integer","minimum":1,"exclusiveMinimum":true,"maximum":3})";
+  EXPECT_TRUE(accepts(above, "2"));
+  EXPECT_FALSE(accepts(above, "1"));
+  const std::string needs = "{" + kEither + R"(,"required":["a"],"dependencies":{"a":["b"]}})";
+  EXPECT_TRUE(accepts(needs, R"({"a":1,"b":2})"));
+  EXPECT_FALSE(accepts(needs, R"({"a":1})"));
+  EXPECT_TRUE(accepts(R"({"type":"string","maxLength":2.0})", R"("ab")"));
+  EXPECT_FALSE(accepts(R"({"type":"string","maxLength":2.0})", R"("abc")"));
+}
+
+TEST_F(SchemaNormalizeTest, ARequiredNameWithoutAPropertyIsAskedFor) {
+  const std::string schema =
+      R"({"type":"object","properties":{"a":{"type":"integer"}},"required":["a","zz"]})";
+  EXPECT_FALSE(accepts(schema, R"({"a":1})"));
+  EXPECT_TRUE(accepts(schema, R"({"a":1,"zz":[]})"));
+}
+
+TEST_F(SchemaNormalizeTest, DependentRequiredIsKept) {
+  const std::string schema = "{" + kEither + R"(,"dependentRequired":{"a":["b"]}})";
+  EXPECT_TRUE(accepts(schema, "{}"));
+  EXPECT_TRUE(accepts(schema, R"({"b":2})"));
+  EXPECT_TRUE(accepts(schema, R"({"a":1,"b":2})"));
+  EXPECT_FALSE(accepts(schema, R"({"a":1})"));
+}
+
+TEST_F(SchemaNormalizeTest, WhatIsContainedComesFirst) {
+  const std::string schema =
+      R"({"type":"array","items":{"enum":["a","b"]},"contains":{"const":"b"},"maxItems":2})";
+  EXPECT_TRUE(accepts(schema, R"(["b","a"])"));
+  EXPECT_FALSE(accepts(schema, R"(["a","a"])"));
+}
+
+TEST_F(SchemaNormalizeTest, ValuesOfOtherTypesAreNoChoices) {
+  const std::string schema = R"({"type":"string","enum":["a",1,"abcd"],"maxLength":2})";
+  EXPECT_TRUE(accepts(schema, R"("a")"));
+  EXPECT_FALSE(accepts(schema, "1"));
+  EXPECT_FALSE(accepts(schema, R"("abcd")"));
+}
+
+TEST_F(SchemaNormalizeTest, WhatIsNotEnforcedIsNoted) {
+  for (const char* keyword :
+       {R"("not":{"required":["b"]})", R"("if":{"required":["a"]},"then":{"required":["b"]})"}) {
+    EXPECT_NE(notes("{" + kEither + "," + keyword + "}"), "") << keyword;
+  }
+  EXPECT_NE(notes(R"({"type":"array","items":{"enum":[1,2]},"uniqueItems":true})"), "");
+  EXPECT_NE(notes(R"({"type":"number","multipleOf":0.5})"), "");
+}
+
+TEST_F(SchemaNormalizeTest, ReferencesMayComeBackToThemselves) {
+  const std::string tree =
+      R"({"type":"object","properties":{"v":{"type":"integer"},"next":{"$ref":"#"}},)"
+      R"("required":["v"]})";
+  EXPECT_TRUE(accepts(tree, R"({"v":1,"next":{"v":2,"next":{"v":3}}})"));
+  EXPECT_FALSE(accepts(tree, R"({"v":1,"next":{"v":true}})"));
+  const std::string beside =
+      R"({"$ref":"#/$defs/n","$defs":{"n":{"type":"object","properties":{"v":{"type":"integer"},)"
+      R"("c":{"$ref":"#/$defs/n","minProperties":1}},"required":["v"]}}})";
+  EXPECT_TRUE(accepts(beside, R"({"v":1,"c":{"v":2}})"));
+  EXPECT_FALSE(accepts(beside, R"({"v":1,"c":{}})"));
+  for (const char* circle :
+       {R"({"$ref":"#"})", R"({"allOf":[{"$ref":"#"}]})",
+        R"({"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}})"}) {
+    EXPECT_TRUE(accepts(circle, "5")) << circle;
+  }
+}
+
+TEST_F(SchemaNormalizeTest, NamesInPointersAreUnescaped) {
+  const std::string schema = R"({"$ref":"#/$defs/a~1b%20c","$defs":{"a/b c":{"type":"boolean"}}})";
+  EXPECT_TRUE(accepts(schema, "true"));
+  EXPECT_FALSE(accepts(schema, "5"));
+}
+
+TEST_F(SchemaNormalizeTest, ManyCombinationsHaveABound) {
+  std::string parts;
+  for (int i = 0; i < 30; ++i) {
+    const std::string name = "p" + std::to_string(i);
+    parts += (i > 0 ? "," : "") +
+             (R"({"anyOf":[{"required":[")" + name + R"("]},{"required":["q)" + name + R"("]}]})");
+  }
+  EXPECT_NE(notes(R"({"type":"object","allOf":[)" + parts + "]}"), "");
+}
+
+TEST_F(SchemaNormalizeTest, StringsWithALengthHaveNoControlCharacters) {
+  EXPECT_FALSE(accepts(R"({"type":"string","maxLength":9})", "\"\t\""));
+  EXPECT_TRUE(accepts(R"({"type":"string","maxLength":9})", "\"\xc3\xbc \""));
+}
+
+TEST_F(SchemaNormalizeTest, PatternsNeverAcceptWhatIsNoJson) {
+  for (const char* pattern : {"^.*$", "^[^/]+$", "^[^/\xc3\xa9]+$", "^.+\xc3\xa9?$"}) {
+    const std::string schema = R"({"type":"string","pattern":")" + std::string(pattern) + "\"}";
+    EXPECT_FALSE(accepts(schema, R"("x"y")")) << pattern;
+    EXPECT_FALSE(accepts(schema, "\"x\ny\"")) << pattern;
+    EXPECT_TRUE(accepts(schema, R"("xy")")) << pattern;
+  }
+}
+
+TEST_F(SchemaNormalizeTest, ASimplerSchemaKeepsNamesAndKinds) {
+  const std::string simpler = simpler_schema(
+      R"({"type":"object","properties":{"pattern":{"type":"string","pattern":"^x$"},)"
+      R"("n":{"type":"integer","maximum":9}},"required":["pattern"]})");
+  EXPECT_TRUE(takes(simpler, R"({"pattern":"other"})"));
+  EXPECT_TRUE(takes(simpler, R"({"pattern":"other","n":9})"));
+  EXPECT_FALSE(takes(simpler, R"({"pattern":"other","n":10})"));
+  EXPECT_FALSE(takes(simpler, "{}"));
+}
+
+}  // namespace
+}  // namespace pensieve::engine
