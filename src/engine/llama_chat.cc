@@ -7,7 +7,6 @@
 #include <set>
 #include <utility>
 
-#include <chat.h>
 #include <fmt/core.h>
 #include <llama.h>
 #include <log.h>
@@ -16,10 +15,9 @@
 #include "engine/answer_grammar.h"
 #include "engine/control_guard.h"
 #include "engine/llama_native.h"
+#include "engine/llama_template.h"
 #include "engine/llama_vision.h"
-#include "engine/prompt_forms.h"
 #include "engine/structural_tag.h"
-#include "engine/tool_text.h"
 
 namespace pensieve::engine {
 
@@ -39,33 +37,11 @@ const char* role_name(Role role) {
 
 namespace {
 
-common_chat_tool_choice choice_of(ToolChoice choice) {
-  switch (choice) {
-    case ToolChoice::kAuto:
-      return COMMON_CHAT_TOOL_CHOICE_AUTO;
-    case ToolChoice::kAny:
-    case ToolChoice::kNamed:
-      return COMMON_CHAT_TOOL_CHOICE_REQUIRED;
-    case ToolChoice::kNone:
-      return COMMON_CHAT_TOOL_CHOICE_NONE;
-  }
-  return COMMON_CHAT_TOOL_CHOICE_AUTO;
-}
-
 std::string_view trimmed(std::string_view text) {
   constexpr std::string_view kSpaces = " \t\r\n";
   const std::size_t first = text.find_first_not_of(kSpaces);
   if (first == std::string_view::npos) return {};
   return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
-}
-
-/// Whether the text of each system and user message is there: a template may skip a role without
-/// a word. (Of the assistant's, templates drop old thinking on purpose.)
-bool keeps_all(const Prompt& prompt, std::string_view rendered) {
-  return std::all_of(prompt.messages.begin(), prompt.messages.end(), [&](const Message& message) {
-    return message.role == Role::kAssistant || message.text.empty() ||
-           rendered.find(trimmed(message.text)) != std::string_view::npos;
-  });
 }
 
 // What Gemma's instruction models were trained with, for files of theirs that lost it.
@@ -89,13 +65,6 @@ ControlTexts control_texts(const llama_vocab* vocab) {
   return control;
 }
 
-/// What a template writes for a call, probed once: the form decides how answers are read.
-enum class CallForm : std::uint8_t {
-  kText,    // The template knows no tools: tool_text.h teaches the model ours.
-  kHermes,  // hermes_spelling().
-  kNative,  // Another form, which llama-common knows.
-};
-
 }  // namespace
 
 struct LlamaChat::Impl {
@@ -103,10 +72,12 @@ struct LlamaChat::Impl {
       : vocab(llama_model_get_vocab(model)),
         vision(images),
         control(control_texts(vocab)),
-        templates(common_chat_templates_init(
-            model, template_source.empty() ? stand_in(model) : template_source)),
-        call_form(probe()) {
-    probe_thinking();
+        chat_template(model, template_source.empty() ? stand_in(model) : template_source) {
+    for (const std::string& text : chat_template.preserved()) show(text);
+    if (can_think()) {
+      show(chat_template.thinking().begin);
+      show(chat_template.thinking().end);
+    }
   }
 
   /// Empty where the model's own template, or ChatML, is right.
@@ -116,122 +87,23 @@ struct LlamaChat::Impl {
     return !has_own && control.match(kTurn) == kTurn.size() ? kGemmaTemplate : "";
   }
 
-  /// `may_be_called`: the tools that may be called, instead of those that are shown.
-  common_chat_templates_inputs inputs_of(const Prompt& prompt, bool may_be_called) const {
-    common_chat_templates_inputs inputs;
-    for (const Message& message : prompt.messages) {
-      common_chat_msg& out = inputs.messages.emplace_back();
-      out.role = role_name(message.role);
-      out.content = message.text;
-      out.reasoning_content = message.thinking;
-      out.tool_call_id = message.tool_call_id;
-      out.tool_name = message.tool_name;
-      for (const ToolCall& call : message.calls) {
-        out.tool_calls.push_back({call.name, call.arguments, call.id});
-      }
-    }
-    for (const Tool& tool : prompt.tools) {
-      const bool is_other = may_be_called && prompt.rules.tool_choice == ToolChoice::kNamed &&
-                            tool.name != prompt.rules.tool_name;
-      if (is_other || !(tool.shown || may_be_called)) continue;
-      inputs.tools.push_back({tool.name, tool.description, tool.parameters});
-    }
-    inputs.tool_choice = choice_of(prompt.rules.tool_choice);
-    inputs.parallel_tool_calls = prompt.rules.parallel_calls;
-    inputs.add_generation_prompt = !prompt.continues_last;
-    if (prompt.continues_last) {
-      inputs.continue_final_message = COMMON_CHAT_CONTINUATION_CONTENT;
-    }
-    // Models without a thinking mode ignore all of this.
-    inputs.enable_thinking = prompt.rules.thinking_tokens_max > 0;
-    inputs.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
-    // Old thoughts stay: a template that drops them changes the prompt behind the client's back,
-    // and what is cached of it is lost.
-    inputs.chat_template_kwargs["preserve_reasoning"] = "true";
-    if (!prompt.rules.effort.empty()) {
-      inputs.chat_template_kwargs["reasoning_effort"] = json_string(prompt.rules.effort);
-    }
-    return inputs;
-  }
-
-  /// Throws what the template raises.
-  std::string apply(const Prompt& prompt) const {
-    const std::lock_guard lock(mutex);
-    return common_chat_templates_apply(templates.get(), inputs_of(prompt, false)).prompt;
-  }
-
-  /// How answers to `prompt` are read in the template's own form. Throws what the template raises.
-  common_chat_params native_params(const Prompt& prompt) const {
-    const std::lock_guard lock(mutex);
-    return common_chat_templates_apply(templates.get(), inputs_of(prompt, true));
-  }
-
-  CallForm probe() const {
-    const auto caps = common_chat_templates_get_caps(templates.get());
-    const auto has = [&caps](const char* name) {
-      const auto cap = caps.find(name);
-      return cap != caps.end() && cap->second;
-    };
-    if (!has("supports_tools") || !has("supports_tool_calls")) return CallForm::kText;
-    Message call{.role = Role::kAssistant};
-    call.calls = {{"call00000", "probe", R"({"a": 1})"}};
-    Message result{.role = Role::kTool, .text = "1"};
-    result.tool_call_id = "call00000";
-    result.tool_name = "probe";
-    Prompt prompt{.messages = {{Role::kUser, "?"}, call, result}};
-    prompt.tools = {{"probe", "", R"({"type":"object","properties":{"a":{"type":"integer"}}})"}};
-    const CallSpelling hermes = hermes_spelling();
-    const std::string wanted =
-        fmt::format("{}\"probe\"{}{{\"a\": 1}}{}", hermes.begin, hermes.arguments, hermes.end);
-    try {
-      const bool is_hermes = apply(prompt).find(wanted) != std::string::npos;
-      return is_hermes ? CallForm::kHermes : CallForm::kNative;
-    } catch (const std::bad_alloc&) {
-      throw;
-    } catch (const std::exception& error) {
-      log::warning("the chat template cannot show a tool call: {}", error.what());
-      return CallForm::kText;
-    }
-  }
-
-  /// How the model thinks, and which control tokens its answers are read by.
-  void probe_thinking() {
-    Prompt prompt{.messages = {{Role::kUser, "?"}}};
-    prompt.tools = {{"probe", "", R"({"type":"object","properties":{}})"}};
-    prompt.rules.thinking_tokens_max = 1;
-    if (call_form == CallForm::kText) prompt.tools.clear();
-    try {
-      const common_chat_params params = native_params(prompt);
-      for (const std::string& text : params.preserved_tokens) show(text);
-      if (!params.supports_thinking) return;
-      for (const std::string& tag : params.thinking_end_tags) {
-        const std::string_view text = trimmed(tag);
-        if (thinking.end.empty() && text != kCallMark) thinking.end = text;
-      }
-      thinking.begin = trimmed(params.thinking_start_tag);
-      show(thinking.begin);
-      show(thinking.end);
-    } catch (const std::bad_alloc&) {
-      throw;
-    } catch (const std::exception& error) {
-      log::warning("the chat template does not say how the model thinks: {}", error.what());
-    }
-  }
-
   void show(const std::string& text) {
     const std::vector<Token> tokens = tokens_as_written(vocab, text);
     if (tokens.size() == 1 && !llama_vocab_is_eog(vocab, tokens[0])) shown.insert(tokens[0]);
   }
 
-  bool can_think() const { return !thinking.begin.empty() && !thinking.end.empty(); }
+  bool can_think() const {
+    const ThinkingForm& thinking = chat_template.thinking();
+    return !thinking.begin.empty() && !thinking.end.empty();
+  }
 
   /// `rendered`: the prompt. Empty where its thoughts are over already.
   std::optional<ThinkingForm> thinking_after(std::string_view rendered) const {
     if (!can_think()) return std::nullopt;
     const std::string_view text = trimmed(rendered);
-    if (text.ends_with(thinking.end)) return std::nullopt;
-    ThinkingForm form = thinking;
-    form.opened = text.ends_with(thinking.begin);
+    ThinkingForm form = chat_template.thinking();
+    if (text.ends_with(form.end)) return std::nullopt;
+    form.opened = text.ends_with(form.begin);
     return form;
   }
 
@@ -252,24 +124,14 @@ struct LlamaChat::Impl {
     return rules;
   }
 
-  Result<std::string> render(const Prompt& prompt) const {
-    std::string refusal;
-    std::string second_best;
-    for (const Prompt& form : prompt_forms(prompt)) {
-      try {
-        std::string rendered = apply(form);
-        if (keeps_all(prompt, rendered)) return rendered;
-        if (second_best.empty()) second_best = std::move(rendered);
-      } catch (const std::bad_alloc&) {
-        throw;
-      } catch (const std::exception& error) {
-        if (refusal.empty()) refusal = error.what();
-      }
+  Result<RenderedPrompt> render(const Prompt& prompt) const {
+    if (prompt.messages.empty()) {
+      return fail(Code::kInvalidArgument, "a prompt needs at least one message");
     }
-    // Every form lost or changed something: such a template rewrites text (escapes it, say).
-    if (!second_best.empty()) return second_best;
-    return fail(Code::kInvalidArgument,
-                fmt::format("the model's chat template refuses this conversation: {}", refusal));
+    if (prompt.continues_last && prompt.messages.back().role != Role::kAssistant) {
+      return fail(Code::kInvalidArgument, "only a turn of the assistant can be continued");
+    }
+    return chat_template.render(prompt);
   }
 
   void append_tokens(std::string_view text, bool is_first, bool parses_control,
@@ -324,12 +186,9 @@ struct LlamaChat::Impl {
   const llama_vocab* const vocab;
   const LlamaVision* const vision;  // Null: the model cannot see.
   const ControlTexts control;
-  const common_chat_templates_ptr templates;
-  mutable std::mutex mutex;  // Of templates: rendering is not known to be free of shared state.
+  const LlamaTemplate chat_template;
   mutable std::mutex grammars_mutex;
   mutable std::unique_ptr<AnswerGrammars> grammars;  // Guarded by grammars_mutex.
-  const CallForm call_form;                          // From here on by probing, which renders.
-  ThinkingForm thinking;                             // Empty texts where the model does not think.
   std::set<Token> shown;                             // LlamaChat::shows().
 };
 
@@ -354,34 +213,34 @@ Result<std::unique_ptr<LlamaChat>> LlamaChat::create(const llama_model* model,
 }
 
 Result<std::string> LlamaChat::render(const Prompt& prompt) const {
-  if (prompt.messages.empty()) {
-    return fail(Code::kInvalidArgument, "a prompt needs at least one message");
-  }
-  if (prompt.continues_last && prompt.messages.back().role != Role::kAssistant) {
-    return fail(Code::kInvalidArgument, "only a turn of the assistant can be continued");
-  }
-  if (impl_->call_form == CallForm::kText) return impl_->render(with_tools_as_text(prompt));
-  return impl_->render(prompt);
+  Result<RenderedPrompt> rendered = impl_->render(prompt);
+  if (!rendered) return std::unexpected(rendered.error());
+  return std::move(rendered->text);
 }
 
 Result<std::vector<Token>> LlamaChat::tokenize(const Prompt& prompt) const {
-  Result<Prepared> written = write(prompt);
+  Result<Written> written = write(prompt);
   if (!written) return std::unexpected(written.error());
-  return std::move(written->tokens);
+  return std::move(written->prepared.tokens);
 }
 
-/// The prompt's tokens, and how thoughts go on from there.
-Result<Prepared> LlamaChat::write(const Prompt& prompt) const {
+Result<LlamaChat::Written> LlamaChat::write(const Prompt& prompt) const {
   const GuardedPrompt guarded = guard(prompt, impl_->control);
-  const Result<std::string> text = render(guarded.prompt);
-  if (!text) return std::unexpected(text.error());
+  Result<RenderedPrompt> rendered = impl_->render(guarded.prompt);
+  if (!rendered) return std::unexpected(rendered.error());
   try {
-    Prepared written;
-    if (Result<void> appended = impl_->append_all(*text, guarded, written); !appended) {
+    Written written;
+    Prepared& prepared = written.prepared;
+    if (auto appended = impl_->append_all(rendered->text, guarded, prepared); !appended) {
       return std::unexpected(appended.error());
     }
-    if (written.tokens.empty()) return fail(Code::kInvalidArgument, "the prompt has no tokens");
-    if (!prompt.continues_last) written.thinking = impl_->thinking_after(*text);
+    if (prepared.tokens.empty()) return fail(Code::kInvalidArgument, "the prompt has no tokens");
+    if (!prompt.continues_last) prepared.thinking = impl_->thinking_after(rendered->text);
+    written.tools_as_text = rendered->tools_as_text;
+    written.form = std::move(rendered->form);
+    // What a client wrote about tools is needed as it is for the grammar.
+    written.form.tools = prompt.tools;
+    written.form.rules = prompt.rules;
     return written;
   } catch (const std::bad_alloc&) {
     throw;
@@ -392,48 +251,58 @@ Result<Prepared> LlamaChat::write(const Prompt& prompt) const {
 }
 
 Result<Prepared> LlamaChat::prepare(const Prompt& prompt, std::uint32_t context_tokens) const {
-  Result<Prepared> prepared = write(prompt);
-  if (!prepared) return prepared;
-  // Thoughts in a form of its own are read by llama-common's parser, as calls are.
-  const bool native = impl_->call_form == CallForm::kNative && prompt.rules.json_schema.empty() &&
-                      (!prompt.tools.empty() || impl_->can_think());
-  Result<void> shaped = native ? shape_native(prompt, *prepared) : shape(prompt, *prepared);
-  if (!shaped) return std::unexpected(shaped.error());
-  if (!prepared->thinking) return prepared;
-  const std::size_t tokens = prepared->tokens.size();
+  Result<Written> written = write(prompt);
+  if (!written) return std::unexpected(written.error());
+  Prepared prepared = std::move(written->prepared);
+  if (Result<void> shaped = shape(*written, prepared); !shaped) {
+    return std::unexpected(shaped.error());
+  }
+  if (!prepared.thinking) return prepared;
+  const std::size_t tokens = prepared.tokens.size();
   const std::uint32_t room =
       tokens < context_tokens ? context_tokens - static_cast<std::uint32_t>(tokens) : 0;
   ThinkingRules rules = impl_->thinking_rules(
-      *prepared->thinking, std::min(prompt.rules.thinking_tokens_max, room - room / 4));
-  const auto grammar = std::dynamic_pointer_cast<const NativeShape>(prepared->shape);
+      *prepared.thinking, std::min(prompt.rules.thinking_tokens_max, room - room / 4));
+  const auto grammar = std::dynamic_pointer_cast<const NativeShape>(prepared.shape);
   rules.shape_has_thoughts = grammar && !grammar->is_lazy();
-  prepared->shape = std::make_shared<ThinkingShape>(std::move(rules), std::move(prepared->shape));
-  if (prepared->parser) prepared->thinking.reset();
+  prepared.shape = std::make_shared<ThinkingShape>(std::move(rules), std::move(prepared.shape));
+  if (prepared.parser) prepared.thinking.reset();
   return prepared;
 }
 
-Result<void> LlamaChat::shape(const Prompt& prompt, Prepared& prepared) const {
-  const CallSpelling spelling =
-      impl_->call_form == CallForm::kHermes ? hermes_spelling() : plain_spelling();
-  Result<std::shared_ptr<const TokenGrammar>> grammar = grammars().of(prompt, spelling);
+Result<void> LlamaChat::shape(const Written& written, Prepared& prepared) const {
+  const Prompt& form = written.form;
+  const CallForm calls = written.tools_as_text ? CallForm::kText : impl_->chat_template.call_form();
+  const bool must_call = !form.tools.empty() && (form.rules.tool_choice == ToolChoice::kAny ||
+                                                 form.rules.tool_choice == ToolChoice::kNamed);
+  // Thoughts in a form of its own are read by llama-common's parser, as calls are.
+  const bool native = calls == CallForm::kNative && !must_call && form.rules.json_schema.empty() &&
+                      (!form.tools.empty() || impl_->can_think());
+  if (native && shape_native(form, prepared)) return {};
+  Prompt asked;
+  asked.tools = form.tools;
+  asked.rules = form.rules;
+  // llama-common's grammars allow any text in front of a call that must come, as long as the model
+  // likes. Ours begin with it; what a model of another form would write behind it is no call.
+  if (must_call && calls == CallForm::kNative) asked.rules.parallel_calls = false;
+  const CallSpelling spelling = calls == CallForm::kHermes ? hermes_spelling() : plain_spelling();
+  Result<std::shared_ptr<const TokenGrammar>> grammar = grammars().of(asked, spelling);
   if (!grammar) return std::unexpected(grammar.error());
   prepared.shape = *std::move(grammar);
   prepared.keeps_calls = prepared.shape != nullptr;
   return {};
 }
 
-Result<void> LlamaChat::shape_native(const Prompt& prompt, Prepared& prepared) const {
-  try {
-    const common_chat_params params = impl_->native_params(prompt);
-    if (!params.grammar.empty()) prepared.shape = std::make_shared<NativeShape>(params);
-    prepared.parser = make_native_parser(params);
-    return {};
-  } catch (const std::bad_alloc&) {
-    throw;
-  } catch (const std::exception& error) {
-    return fail(Code::kInvalidArgument,
-                fmt::format("the model's chat template refuses these tools: {}", error.what()));
+/// False, and a line in the log, where llama-common has no form for such answers.
+bool LlamaChat::shape_native(const Prompt& form, Prepared& prepared) const {
+  const Result<common_chat_params> params = impl_->chat_template.answers(form);
+  if (!params) {
+    log::warning("calls are written as text: {}", params.error().message);
+    return false;
   }
+  if (!params->grammar.empty()) prepared.shape = std::make_shared<NativeShape>(*params);
+  prepared.parser = make_native_parser(*params);
+  return true;
 }
 
 bool LlamaChat::can_think() const {

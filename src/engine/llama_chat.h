@@ -1,5 +1,4 @@
-// The chat template of a GGUF model: the one file of ours that uses llama-common, whose API is not
-// stable.
+// Conversations as tokens of a GGUF model, and what belongs to their answers.
 #pragma once
 
 #include <memory>
@@ -56,10 +55,16 @@ class LlamaChat {
 
  private:
   struct Impl;
+  /// The prompt's tokens, how thoughts go on from there, and what the template was given.
+  struct Written {
+    Prepared prepared;
+    Prompt form;
+    bool tools_as_text = false;
+  };
   explicit LlamaChat(std::unique_ptr<Impl> impl);
-  Result<Prepared> write(const Prompt& prompt) const;
-  Result<void> shape(const Prompt& prompt, Prepared& prepared) const;
-  Result<void> shape_native(const Prompt& prompt, Prepared& prepared) const;
+  Result<Written> write(const Prompt& prompt) const;
+  Result<void> shape(const Written& written, Prepared& prepared) const;
+  bool shape_native(const Prompt& form, Prepared& prepared) const;
   AnswerGrammars& grammars() const;
 
   std::unique_ptr<Impl> impl_;

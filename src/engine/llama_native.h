@@ -1,6 +1,6 @@
 // Tool calls in the form that a model's own template has for them: llama-common knows the forms,
-// writes a grammar for each, and reads the answer. With llama_chat.* the only files of ours that
-// use llama-common, whose API is not stable.
+// writes a grammar for each, and reads the answer. With llama_template.* the only files of ours
+// that use llama-common, whose API is not stable.
 #pragma once
 
 #include <memory>

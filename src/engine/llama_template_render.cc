@@ -1,8 +1,10 @@
 // Renders conversations as the worker does, for test_templates.py: template_render MODEL reads one
 // JSON object a line, {"template": TEXT, "messages": [...], "tools": [...]}, and answers with
-// {"rendered": TEXT} or {"error": TEXT}, and with the forms of the conversation that may be tried:
-// "forms", and "text_forms" for templates without tools. Only the vocabulary of MODEL is loaded.
+// {"rendered": TEXT, "as_text": whether calls are shown as text} or {"error": TEXT}, and with the
+// forms of the conversation that may be tried: "forms", and "text_forms" for templates without
+// tools. Only the vocabulary of MODEL is loaded.
 #include <cstdio>
+#include <exception>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -14,16 +16,18 @@
 
 #include "engine/llama_chat.h"
 #include "engine/llama_plan.h"
+#include "engine/llama_template.h"
 #include "engine/prompt_forms.h"
 #include "engine/tool_text.h"
 
 namespace {
 
 namespace json = boost::json;
-using pensieve::engine::LlamaChat;
+using pensieve::engine::LlamaTemplate;
 using pensieve::engine::Message;
 using pensieve::engine::Prompt;
 using pensieve::engine::Role;
+using pensieve::engine::TemplateNeeds;
 using pensieve::engine::ToolCall;
 
 Role role_of(const json::string& name) {
@@ -79,9 +83,9 @@ json::array messages_of(const Prompt& prompt) {
   return messages;
 }
 
-json::array forms_of(const Prompt& prompt) {
+json::array forms_of(const Prompt& prompt, const TemplateNeeds& needs) {
   json::array forms;
-  for (const Prompt& form : pensieve::engine::prompt_forms(prompt)) {
+  for (const Prompt& form : pensieve::engine::prompt_forms(prompt, needs)) {
     forms.push_back(messages_of(form));
   }
   return forms;
@@ -90,15 +94,18 @@ json::array forms_of(const Prompt& prompt) {
 json::object answer_to(const llama_model* model, const json::value& asked) {
   const Prompt prompt = prompt_of(asked);
   json::object answer;
-  answer["forms"] = forms_of(prompt);
-  answer["text_forms"] = forms_of(pensieve::engine::with_tools_as_text(prompt));
-  const auto chat = LlamaChat::create(model, text_at(asked, "template"));
-  if (!chat) {
-    answer["error"] = chat.error().message;
-  } else if (const auto rendered = (*chat)->render(prompt)) {
-    answer["rendered"] = *rendered;
-  } else {
-    answer["error"] = rendered.error().message;
+  answer["text_forms"] = forms_of(pensieve::engine::with_tools_as_text(prompt), {});
+  try {
+    const LlamaTemplate chat_template(model, text_at(asked, "template"));
+    answer["forms"] = forms_of(prompt, chat_template.needs());
+    if (const auto rendered = chat_template.render(prompt)) {
+      answer["rendered"] = rendered->text;
+      answer["as_text"] = rendered->tools_as_text;
+    } else {
+      answer["error"] = rendered.error().message;
+    }
+  } catch (const std::exception& error) {
+    answer["error"] = error.what();
   }
   return answer;
 }

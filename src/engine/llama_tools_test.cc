@@ -85,20 +85,40 @@ TEST_F(LlamaToolsTest, EveryTemplateOfTheEngineTakesAForcedCall) {
     ASSERT_TRUE(prepared) << entry.path() << prepared.error().message;
     ASSERT_NE(prepared->shape, nullptr) << entry.path();
     EXPECT_NE(follow(prepared->shape, llama_model_get_vocab(model_)), nullptr) << entry.path();
-    EXPECT_FALSE(take(prepared->shape, "Hello there").may_end) << entry.path();
+    EXPECT_EQ(take(prepared->shape, "Hello there").bytes, 0U) << entry.path();
     ++templates;
   }
   EXPECT_GT(templates, 50U);
 }
 
+TEST_F(LlamaToolsTest, ACallThatMustComeIsOursAndTheOnlyOne) {
+  const std::string call =
+      "<tool_call>\n{\"name\":\"get_weather\",\"arguments\":{\"city\":\"Oslo\"}}\n"
+      "</tool_call>";
+  for (const char* const name :
+       {"meta-llama-Llama-3.1-8B-Instruct.jinja", "mistralai-Mistral-Nemo-Instruct-2407.jinja",
+        "Qwen3-Coder.jinja", "openai-gpt-oss-120b.jinja"}) {
+    const Result<Prepared> prepared = chat(name)->prepare(forced_call(), 8192);
+    ASSERT_TRUE(prepared) << name;
+    EXPECT_EQ(prepared->parser, nullptr) << name;
+    EXPECT_TRUE(prepared->keeps_calls) << name;
+    EXPECT_EQ(take(prepared->shape, call + "Sure").bytes, call.size()) << name;
+    EXPECT_TRUE(take(prepared->shape, call).may_end) << name;
+  }
+}
+
 TEST_F(LlamaToolsTest, ACallInTheTemplatesOwnFormIsEnforcedAndRead) {
-  const auto llama = chat("meta-llama-Llama-3.1-8B-Instruct.jinja");
-  Result<Prepared> prepared = llama->prepare(forced_call(), 8192);
+  const auto llama = chat("mistralai-Mistral-Nemo-Instruct-2407.jinja");
+  Prompt prompt = forced_call();
+  prompt.rules.tool_choice = ToolChoice::kAuto;
+  Result<Prepared> prepared = llama->prepare(prompt, 8192);
   ASSERT_TRUE(prepared);
-  const std::string call = R"({"name": "get_weather", "parameters": {"city": "Oslo"}})";
+  const std::string begin = R"([TOOL_CALLS][{"name": "get_)";
+  const std::string call =
+      begin + R"(weather", "arguments": {"city": "Oslo"}, "id": "abc012345"}])";
   EXPECT_EQ(take(prepared->shape, call).bytes, call.size());
   EXPECT_TRUE(take(prepared->shape, call).may_end);
-  EXPECT_EQ(take(prepared->shape, R"({"name": "get_time)").bytes, 14U);
+  EXPECT_EQ(take(prepared->shape, begin + "time").bytes, begin.size());
 
   ASSERT_NE(prepared->parser, nullptr);
   std::vector<AnswerPiece> pieces;

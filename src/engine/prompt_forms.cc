@@ -1,6 +1,9 @@
 #include "engine/prompt_forms.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <string_view>
+#include <utility>
 
 namespace pensieve::engine {
 namespace {
@@ -58,10 +61,111 @@ Prompt alternating(const Prompt& prompt, bool keeps_system) {
   return form;
 }
 
+void shorten_ids(std::vector<Message>& messages) {
+  for (Message& message : messages) {
+    for (ToolCall& call : message.calls) call.id = short_id(call.id);
+    if (!message.tool_call_id.empty()) message.tool_call_id = short_id(message.tool_call_id);
+  }
+}
+
+/// Takes the results of the calls from `results`, and gives what belongs to no call back last.
+void append_single_calls(const Message& turn, std::vector<Message> results,
+                         std::vector<Message>& out) {
+  for (std::size_t i = 0; i < turn.calls.size(); ++i) {
+    Message single{.role = Role::kAssistant};
+    if (i == 0) {
+      single.text = turn.text;
+      single.thinking = turn.thinking;
+    }
+    single.calls = {turn.calls[i]};
+    out.push_back(std::move(single));
+    const auto result = std::find_if(results.begin(), results.end(), [&](const Message& message) {
+      return message.tool_call_id == turn.calls[i].id;
+    });
+    if (result == results.end()) continue;
+    out.push_back(std::move(*result));
+    results.erase(result);
+  }
+  for (Message& result : results) out.push_back(std::move(result));
+}
+
+/// One call a turn, and its result behind it.
+std::vector<Message> with_single_calls(const std::vector<Message>& messages) {
+  std::vector<Message> out;
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    if (messages[i].calls.size() < 2) {
+      out.push_back(messages[i]);
+      continue;
+    }
+    const std::size_t turn = i;
+    std::vector<Message> results;
+    while (i + 1 < messages.size() && messages[i + 1].role == Role::kTool) {
+      results.push_back(messages[++i]);
+    }
+    append_single_calls(messages[turn], std::move(results), out);
+  }
+  return out;
+}
+
+/// Text that the user sent along with results ends the last of them, marked as the user's: what a
+/// tool says has less weight.
+std::vector<Message> with_joined_results(const std::vector<Message>& messages) {
+  std::vector<Message> out;
+  for (const Message& message : messages) {
+    const bool joins =
+        message.role == Role::kUser && !out.empty() && out.back().role == Role::kTool;
+    if (!joins) {
+      out.push_back(message);
+    } else if (!message.text.empty()) {
+      append_paragraph(out.back().text, "<user>\n" + message.text + "\n</user>");
+    }
+  }
+  return out;
+}
+
+std::vector<Message> with_apart_texts(const std::vector<Message>& messages, bool empty_turns) {
+  std::vector<Message> out;
+  for (const Message& message : messages) {
+    if (message.calls.empty() || message.text.empty()) {
+      out.push_back(message);
+      continue;
+    }
+    out.push_back({.role = Role::kAssistant, .text = message.text, .thinking = message.thinking});
+    if (empty_turns) out.push_back({Role::kUser, {}});
+    Message call = message;
+    call.text.clear();
+    call.thinking.clear();
+    out.push_back(std::move(call));
+  }
+  return out;
+}
+
+Prompt adapted(Prompt form, const TemplateNeeds& needs) {
+  if (needs.single_calls) form.messages = with_single_calls(form.messages);
+  if (needs.joined_results) form.messages = with_joined_results(form.messages);
+  if (needs.apart_texts) form.messages = with_apart_texts(form.messages, needs.empty_turns);
+  if (needs.short_ids) shorten_ids(form.messages);
+  return form;
+}
+
 }  // namespace
 
-std::vector<Prompt> prompt_forms(const Prompt& prompt) {
-  return {prompt, alternating(prompt, true), alternating(prompt, false)};
+std::string short_id(std::string_view id) {
+  // FNV-1a, 64 bits: a hash that is the same in every build and on every machine.
+  std::uint64_t hash = 14695981039346656037U;
+  for (const char c : id) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211U;
+  constexpr std::string_view kDigits = "0123456789abcdefghijklmnopqrstuvwxyz";
+  std::string text(9, '0');
+  for (char& digit : text) {
+    digit = kDigits[hash % kDigits.size()];
+    hash /= kDigits.size();
+  }
+  return text;
+}
+
+std::vector<Prompt> prompt_forms(const Prompt& prompt, const TemplateNeeds& needs) {
+  return {adapted(prompt, needs), adapted(alternating(prompt, true), needs),
+          adapted(alternating(prompt, false), needs)};
 }
 
 }  // namespace pensieve::engine

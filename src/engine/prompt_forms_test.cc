@@ -1,5 +1,9 @@
 #include "engine/prompt_forms.h"
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include <gtest/gtest.h>
 
 namespace pensieve::engine {
@@ -55,6 +59,80 @@ TEST(PromptForms, AnAssistantThatBeginsFollowsAnEmptyUserTurn) {
 
 TEST(PromptForms, ALoneSystemMessageIsTheUsers) {
   EXPECT_EQ(shown(prompt_forms({{{Role::kSystem, "s"}}, false}).at(1)), "u: s|");
+}
+
+Message call_turn(std::string text, std::vector<std::string> ids) {
+  Message turn{.role = Role::kAssistant, .text = std::move(text)};
+  for (std::string& id : ids) turn.calls.push_back({std::move(id), "look", "{}"});
+  return turn;
+}
+
+Message result_of(std::string id, std::string text) {
+  Message result{.role = Role::kTool, .text = std::move(text)};
+  result.tool_call_id = std::move(id);
+  return result;
+}
+
+/// One line per message: role, text, ids.
+std::string shown_calls(const Prompt& prompt) {
+  std::string text;
+  for (const Message& message : prompt.messages) {
+    text += message.role == Role::kTool ? "t" : message.role == Role::kUser ? "u" : "a";
+    text += ":" + message.text + message.tool_call_id;
+    for (const ToolCall& call : message.calls) text += "(" + call.id + ")";
+    text += "|";
+  }
+  return text;
+}
+
+TEST(PromptForms, WithoutNeedsCallsStayAsTheyAre) {
+  const Prompt prompt{{{Role::kUser, "u"},
+                       call_turn("text", {"1", "2"}),
+                       result_of("1", "r"),
+                       result_of("2", "r"),
+                       {Role::kUser, "more"}}};
+  for (const Prompt& form : prompt_forms(prompt)) EXPECT_EQ(form.messages, prompt.messages);
+}
+
+TEST(PromptForms, ShortIdsAreNineLettersAndDigitsAndTheSameForCallAndResult) {
+  const std::string id = "toolu_01A09q90qw90lq917835lq91";
+  const std::string id_short = short_id(id);
+  EXPECT_EQ(id_short.size(), 9U);
+  EXPECT_EQ(id_short.find_first_not_of("0123456789abcdefghijklmnopqrstuvwxyz"), std::string::npos);
+  EXPECT_NE(id_short, short_id("toolu_01A09q90qw90lq917835lq92"));
+  EXPECT_EQ(short_id("a"), "grr4viogn");  // What is cached of a prompt hangs on it.
+  const Prompt prompt{{{Role::kUser, "u"}, call_turn("", {id}), result_of(id, "r")}};
+  EXPECT_EQ(shown_calls(prompt_forms(prompt, {.short_ids = true})[0]),
+            "u:u|a:(" + id_short + ")|t:r" + id_short + "|");
+}
+
+TEST(PromptForms, SingleCallsHaveTheirResultBehindThem) {
+  const Prompt prompt{{{Role::kUser, "u"},
+                       call_turn("text", {"1", "2", "3"}),
+                       result_of("2", "r"),
+                       result_of("1", "r"),
+                       result_of("9", "r"),
+                       {Role::kUser, "more"}}};
+  EXPECT_EQ(shown_calls(prompt_forms(prompt, {.single_calls = true})[0]),
+            "u:u|a:text(1)|t:r1|a:(2)|t:r2|a:(3)|t:r9|u:more|");
+}
+
+TEST(PromptForms, TextBehindResultsEndsTheLastOfThemAsTheUsers) {
+  const Prompt prompt{{{Role::kUser, "u"},
+                       call_turn("", {"1"}),
+                       result_of("1", "r"),
+                       {Role::kSystem, "late"},
+                       {Role::kUser, "more"}}};
+  EXPECT_EQ(shown_calls(prompt_forms(prompt, {.joined_results = true})[1]),
+            "u:u|a:(1)|t:r\n<user>\n<system-reminder>\nlate\n</system-reminder>\nmore\n"
+            "</user>1|");
+}
+
+TEST(PromptForms, ApartTextsStandBeforeTheirCalls) {
+  const Prompt prompt{{{Role::kUser, "u"}, call_turn("text", {"1", "2"})}};
+  EXPECT_EQ(shown_calls(prompt_forms(prompt, {.apart_texts = true})[0]), "u:u|a:text|a:(1)(2)|");
+  EXPECT_EQ(shown_calls(prompt_forms(prompt, {.apart_texts = true, .empty_turns = true})[0]),
+            "u:u|a:text|u:|a:(1)(2)|");
 }
 
 }  // namespace

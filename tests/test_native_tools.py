@@ -1,0 +1,62 @@
+"""Tools over the wire with chat templates that have a form of their own for calls, real weights
+behind them: what an agent sends is taken, and a call that must come does."""
+
+import os
+import pathlib
+
+import pytest
+from gguf import with_chat_template
+from harness import CALM, MODELS, SMOLLM2_ID, ask
+
+FOLDER = pathlib.Path(os.environ.get("PENSIEVE_TEST_TEMPLATES", "/templates-are-not-set-up"))
+TEMPLATES = ["meta-llama-Llama-3.1-8B-Instruct", "mistralai-Mistral-Nemo-Instruct-2407",
+             "Qwen3-Coder"]
+READ = {"name": "Read", "description": "Reads a file", "input_schema": {
+    "type": "object", "required": ["path", "lines"], "additionalProperties": False,
+    "properties": {"path": {"type": "string", "maxLength": 20},
+                   "lines": {"type": "integer", "minimum": 1, "maximum": 9}}}}
+EXOTIC = {"name": "Exotic", "description": "Has a schema that no grammar has", "input_schema": {
+    "type": "object", "required": ["r"], "properties": {
+        "r": {"$ref": "#/$defs/Missing"}, "s": True, "t": {"type": "any"}}}}
+IDS = ["toolu_01A09q90qw90lq917835lq91", "toolu_01A09q90qw90lq917835lq92"]
+LOOP = [
+    {"role": "user", "content": "Read both files."},
+    {"role": "assistant", "content": [
+        {"type": "text", "text": "I read them."},
+        *({"type": "tool_use", "id": name, "name": "Read", "input": {"path": "a.txt", "lines": 1}}
+          for name in IDS)]},
+    {"role": "user", "content": [
+        *({"type": "tool_result", "tool_use_id": name, "content": "one line"} for name in IDS),
+        {"type": "text", "text": "<system-reminder>Be quick.</system-reminder>"}]},
+    {"role": "system", "content": "The date has changed."},
+]
+
+
+@pytest.fixture(params=TEMPLATES)
+def native(request, serve, tmp_path):
+    path = tmp_path / "native.gguf"
+    template = (FOLDER / f"{request.param}.jinja").read_text(encoding="utf-8")
+    with_chat_template(MODELS / f"{SMOLLM2_ID}.gguf", path, template)
+    yield serve("--model", path, "--context", "4096", *CALM)
+    path.unlink()
+
+
+def test_a_call_that_must_come_does(native):
+    for choice in ({"type": "any"}, {"type": "tool", "name": "Read"}):
+        for seed in (1, 2, 3):
+            answer = ask(native, "Say a few words about the weather.", model="native", seed=seed,
+                         max_tokens=200, temperature=1, tools=[READ], tool_choice=choice).json()
+            assert answer["stop_reason"] == "tool_use", answer
+            [call] = answer["content"]
+            assert call["type"] == "tool_use" and call["name"] == "Read"
+            assert set(call["input"]) == {"path", "lines"}
+            assert 1 <= call["input"]["lines"] <= 9 and len(call["input"]["path"]) <= 20
+
+
+def test_an_agents_loop_and_an_exotic_schema_are_taken(native):
+    answer = ask(native, "", messages=LOOP, model="native", max_tokens=8, tools=[READ, EXOTIC])
+    assert answer.status_code == 200, answer.text
+    counted = native.http.post("/v1/messages/count_tokens", json={
+        "model": "native", "messages": LOOP, "tools": [READ, EXOTIC]})
+    assert counted.status_code == 200, counted.text
+    assert counted.json()["input_tokens"] == answer.json()["usage"]["input_tokens"]
