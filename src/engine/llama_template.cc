@@ -40,6 +40,13 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
 }
 
+void replace_all(std::string& text, std::string_view mark, std::string_view meant) {
+  std::size_t at = text.find(mark);
+  for (; at != std::string::npos; at = text.find(mark, at + meant.size())) {
+    text.replace(at, mark.size(), meant);
+  }
+}
+
 /// `may_be_called`: for reading answers, with the tools that may be called instead of those that
 /// are shown. For rendering llama-common is told that none will be: it would write a grammar that
 /// nobody uses, and fail at a schema that it cannot convert.
@@ -121,6 +128,7 @@ LlamaTemplate::LlamaTemplate(const llama_model* model, const std::string& source
   call_form_ = probe_calls();
   if (call_form_ != CallForm::kText) probe_needs();
   probe_thinking();
+  needs_.text_thoughts = loses_thoughts();
 }
 
 /// Throws what the template raises.
@@ -214,7 +222,44 @@ void LlamaTemplate::probe_thinking() {
   thinking_.begin = trimmed(params->thinking_start_tag);
 }
 
+/// Whether thoughts of a turn that is over are left out, and stand where the model wrote them if
+/// they are put in front of its text. A template that writes something in between, or has a place
+/// of its own for them, is left alone: what is cached of the prompt would not be kept.
+bool LlamaTemplate::loses_thoughts() const {
+  if (thinking_.begin.empty() || thinking_.end.empty()) return false;
+  const ThoughtMarks marks{"zqxbegin", "zqxend"};
+  Prompt asked{.messages = {{Role::kUser, "q"}}};
+  asked.rules.thinking_tokens_max = 1;
+  Prompt over = asked;
+  over.messages.push_back({.role = Role::kAssistant, .text = "a", .thinking = "zqxthought"});
+  over.messages.push_back({Role::kUser, "q"});
+  try {
+    if (apply(over).find("zqxthought") != std::string::npos) return false;
+    const std::string rendered = apply(asked);
+    std::string_view turn = trimmed(rendered);
+    if (turn.ends_with(thinking_.begin)) turn.remove_suffix(thinking_.begin.size());
+    turn = trimmed(turn);
+    const std::string said = apply(with_thoughts_as_text(over, marks));
+    return said.starts_with(turn) &&
+           trimmed(std::string_view(said).substr(turn.size())).starts_with(marks.begin);
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
 Result<RenderedPrompt> LlamaTemplate::render(const Prompt& prompt) const {
+  if (!needs_.text_thoughts) return render_said(prompt);
+  const ThoughtMarks marks = unused_marks(prompt);
+  Result<RenderedPrompt> rendered = render_said(with_thoughts_as_text(prompt, marks));
+  if (!rendered) return rendered;
+  replace_all(rendered->text, marks.begin, thinking_.begin);
+  replace_all(rendered->text, marks.end, thinking_.end);
+  return rendered;
+}
+
+Result<RenderedPrompt> LlamaTemplate::render_said(const Prompt& prompt) const {
   std::string refusal;
   std::optional<RenderedPrompt> second_best;
   const auto try_forms = [&](const Prompt& said, bool as_text) -> std::optional<RenderedPrompt> {

@@ -71,6 +71,8 @@ class LlamaTemplate {
   CallForm probe_calls();
   void probe_needs();
   void probe_thinking();
+  bool loses_thoughts() const;
+  Result<RenderedPrompt> render_said(const Prompt& prompt) const;
   void outline_unconvertible(Prompt& form) const;
 
   const common_chat_templates_ptr templates_;

@@ -62,16 +62,19 @@ class LlamaTemplateTest : public VocabularyTest {
     EXPECT_TRUE(rendered) << name << ": " << rendered.error().message;
     return rendered ? *std::move(rendered) : RenderedPrompt();
   }
-  /// That `words` stand in all renderings, in this order.
-  static void expect_in_order(const Prompt& prompt, const std::vector<std::string>& words) {
+  /// That each of `orders` is one of words in all renderings.
+  static void expect_in_order(const Prompt& prompt,
+                              const std::vector<std::vector<std::string>>& orders) {
     std::size_t templates = 0;
     for (const std::string& name : names()) {
       const std::string text = render(name, prompt).text;
-      std::size_t at = 0;
-      for (const std::string& word : words) {
-        at = text.find(word, at);
-        EXPECT_NE(at, std::string::npos) << name << " has no " << word << " there:\n" << text;
-        if (at == std::string::npos) break;
+      for (const std::vector<std::string>& words : orders) {
+        std::size_t at = 0;
+        for (const std::string& word : words) {
+          at = text.find(word, at);
+          EXPECT_NE(at, std::string::npos) << name << " has no " << word << " there:\n" << text;
+          if (at == std::string::npos) break;
+        }
       }
       ++templates;
     }
@@ -92,9 +95,9 @@ const Prompt kParallel = with_tool({{Role::kSystem, "SYSTEM"},
                                     {Role::kUser, "THIRD"}});
 
 TEST_F(LlamaTemplateTest, AnAgentsLoopLosesNothingInAnyTemplate) {
-  expect_in_order(kParallel, {"SYSTEM", "FIRST", "BESIDE", "QUERY11", "RESULT11", "RESULT22",
-                              "REMINDER", "SECOND", "QUERY33", "RESULT33", "ANSWER", "THIRD"});
-  expect_in_order(kParallel, {"QUERY11", "QUERY22", "RESULT22"});
+  expect_in_order(kParallel, {{"SYSTEM", "FIRST", "BESIDE", "QUERY11", "RESULT11", "RESULT22",
+                               "REMINDER", "SECOND", "QUERY33", "RESULT33", "ANSWER", "THIRD"},
+                              {"QUERY11", "QUERY22", "RESULT22"}});
 }
 
 TEST_F(LlamaTemplateTest, SystemMessagesStandWhereTheyWereSent) {
@@ -104,7 +107,7 @@ TEST_F(LlamaTemplateTest, SystemMessagesStandWhereTheyWereSent) {
                     {Role::kAssistant, "ANSWER"},
                     {Role::kUser, "SECOND"},
                     {Role::kSystem, "LAST"}}},
-                  {"SYSTEM", "FIRST", "LATE", "ANSWER", "SECOND", "LAST"});
+                  {{"SYSTEM", "FIRST", "LATE", "ANSWER", "SECOND", "LAST"}});
 }
 
 TEST_F(LlamaTemplateTest, TemplatesThatKnowCallsKeepTheirOwnFormInAnAgentsLoop) {
@@ -126,6 +129,27 @@ TEST_F(LlamaTemplateTest, WhatATemplateCannotShowIsShownAsText) {
   const RenderedPrompt rendered = render("mistralai-Mistral-Nemo-Instruct-2407", pending);
   EXPECT_TRUE(rendered.tools_as_text);
   EXPECT_NE(rendered.text.find("<tool_call>\n{\"name\":\"look\""), std::string::npos);
+}
+
+TEST_F(LlamaTemplateTest, ThoughtsOfEarlierTurnsStayWhereTheModelWroteThem) {
+  for (const char* const name :
+       {"Qwen-Qwen3-0.6B", "Qwen3.5-4B", "MiniMax-M2", "HuggingFaceTB-SmolLM3-3B", "Qwen-QwQ-32B",
+        "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B"}) {
+    const LlamaTemplate made(model_, source_of(name));
+    Prompt asked{.messages = {{Role::kUser, "FIRST"}}};
+    asked.rules.thinking_tokens_max = 100;
+    std::string turn = made.render(asked)->text;
+    Prompt prompt = asked;
+    prompt.messages.push_back({.role = Role::kAssistant, .text = "ANSWER", .thinking = "THOUGHT"});
+    prompt.messages.push_back({Role::kUser, "SECOND"});
+    const std::string text = made.render(prompt)->text;
+    const std::string thoughts =
+        made.thinking().begin + "\nTHOUGHT\n" + made.thinking().end + "\n\nANSWER";
+    if (turn.find(made.thinking().begin) != std::string::npos) {
+      turn.erase(turn.rfind(made.thinking().begin));
+    }
+    EXPECT_TRUE(text.starts_with(turn + thoughts)) << name << ":\n" << text;
+  }
 }
 
 TEST_F(LlamaTemplateTest, AnExoticSchemaIsNoReasonToRefuse) {

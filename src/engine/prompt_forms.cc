@@ -8,6 +8,21 @@
 namespace pensieve::engine {
 namespace {
 
+// For private use (U+E0F4, U+E0F5): in no model's templates.
+constexpr std::string_view kMarkBegin = "\xEE\x83\xB4";
+constexpr std::string_view kMarkEnd = "\xEE\x83\xB5";
+
+/// How often `unit` stands in `text` without anything in between, at most.
+std::size_t longest_run(std::string_view text, std::string_view unit) {
+  std::size_t longest = 0;
+  for (std::size_t at = text.find(unit); at != std::string_view::npos; at = text.find(unit, at)) {
+    std::size_t run = 0;
+    for (; text.substr(at).starts_with(unit); at += unit.size()) ++run;
+    longest = std::max(longest, run);
+  }
+  return longest;
+}
+
 void append_paragraph(std::string& text, std::string_view more) {
   if (!text.empty() && !more.empty()) text += '\n';
   text += more;
@@ -149,6 +164,48 @@ Prompt adapted(Prompt form, const TemplateNeeds& needs) {
 }
 
 }  // namespace
+
+ThoughtMarks unused_marks(const Prompt& prompt) {
+  std::size_t run = 0;
+  const auto look_at = [&run](std::string_view text) {
+    run = std::max({run, longest_run(text, kMarkBegin), longest_run(text, kMarkEnd)});
+  };
+  for (const Message& message : prompt.messages) {
+    look_at(message.text);
+    look_at(message.thinking);
+    look_at(message.tool_name);
+    for (const ToolCall& call : message.calls) {
+      look_at(call.id);
+      look_at(call.name);
+      look_at(call.arguments);
+    }
+  }
+  for (const Tool& tool : prompt.tools) {
+    look_at(tool.name);
+    look_at(tool.description);
+    look_at(tool.parameters);
+  }
+  ThoughtMarks marks;
+  for (std::size_t i = 0; i <= run; ++i) {
+    marks.begin += kMarkBegin;
+    marks.end += kMarkEnd;
+  }
+  return marks;
+}
+
+Prompt with_thoughts_as_text(const Prompt& prompt, const ThoughtMarks& marks) {
+  Prompt said = prompt;
+  for (std::size_t i = 0; i < said.messages.size(); ++i) {
+    Message& message = said.messages[i];
+    const bool is_open = prompt.continues_last && i + 1 == said.messages.size();
+    if (message.thinking.empty() || is_open) continue;
+    std::string text = marks.begin + "\n" + message.thinking + "\n" + marks.end;
+    if (!message.text.empty()) text += "\n\n" + message.text;
+    message.text = std::move(text);
+    message.thinking.clear();
+  }
+  return said;
+}
 
 std::string short_id(std::string_view id) {
   // FNV-1a, 64 bits: a hash that is the same in every build and on every machine.

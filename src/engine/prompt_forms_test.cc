@@ -135,5 +135,20 @@ TEST(PromptForms, ApartTextsStandBeforeTheirCalls) {
             "u:u|a:text|u:|a:(1)(2)|");
 }
 
+TEST(PromptForms, ThoughtsStandInFrontOfTheirTextsBetweenMarksThatNobodyWrote) {
+  const std::string mark = "\xEE\x83\xB4";
+  Prompt prompt{{{Role::kUser, "I write " + mark},
+                 {.role = Role::kAssistant, .text = "answer", .thinking = "thought"},
+                 {Role::kUser, "u"},
+                 {.role = Role::kAssistant, .text = "open", .thinking = "late"}},
+                true};
+  const ThoughtMarks marks = unused_marks(prompt);
+  EXPECT_EQ(marks.begin, mark + mark);
+  const Prompt said = with_thoughts_as_text(prompt, marks);
+  EXPECT_EQ(said.messages[1].text, marks.begin + "\nthought\n" + marks.end + "\n\nanswer");
+  EXPECT_EQ(said.messages[1].thinking, "");
+  EXPECT_EQ(said.messages[3], prompt.messages[3]);
+}
+
 }  // namespace
 }  // namespace pensieve::engine
