@@ -82,13 +82,12 @@ RULES_ACROSS_FIELDS = re.compile("|".join((
     "messages: at least one user or assistant message must have content",
     r"messages\.\d+\.content\.\d+: this model cannot read images",
     "tools: Tool names must be unique",
-    r"tools\.\d+\.name: String should have at most 128 bytes",
+    r"(tools\.\d+|tool\.definition)\.name: String should have at most 128 bytes",
     "tool_choice: it needs tools, and the request has none",
     "tool_choice.name: Tool '.*' not found in provided tools",
     r"stop_sequences\.\d+: String should have at most 1024 bytes",
     "stop: String should have at most 1024 bytes",
-    r"messages\.\d+\.tool_calls\.\d+\.function\.arguments: Input should be the text of a JSON "
-    "object",
+    "messages: the last one cannot be the assistant's where output_config.format says",
     r"requests\.\d+\.custom_id: \".*\" is there twice",
     "after_id and before_id cannot be used together",
     # It counts only where max_completion_tokens is missing.
