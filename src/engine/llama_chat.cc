@@ -187,6 +187,7 @@ struct LlamaChat::Impl {
   const LlamaVision* const vision;  // Null: the model cannot see.
   const ControlTexts control;
   const LlamaTemplate chat_template;
+  mutable std::mutex writing_mutex;  // The plan has memory for one prompt that is tokenised.
   mutable std::mutex grammars_mutex;
   mutable std::unique_ptr<AnswerGrammars> grammars;  // Guarded by grammars_mutex.
   std::set<Token> shown;                             // LlamaChat::shows().
@@ -225,6 +226,7 @@ Result<std::vector<Token>> LlamaChat::tokenize(const Prompt& prompt) const {
 }
 
 Result<LlamaChat::Written> LlamaChat::write(const Prompt& prompt) const {
+  const std::lock_guard one_at_a_time(impl_->writing_mutex);
   const GuardedPrompt guarded = guard(prompt, impl_->control);
   Result<RenderedPrompt> rendered = impl_->render(guarded.prompt);
   if (!rendered) return std::unexpected(rendered.error());

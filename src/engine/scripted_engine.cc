@@ -254,10 +254,10 @@ Result<Prepared> ScriptedEngine::prepare(const Prompt& prompt) const {
   }
   Result<std::vector<Token>> tokens = tokenize(prompt);
   if (!tokens) return std::unexpected(tokens.error());
-  Prepared prepared{.tokens = *std::move(tokens)};
-  prepared.shape = std::make_shared<ScriptedShape>(prompt.rules.thinking_tokens_max);
-  prepared.thinking = ThinkingForm{std::string(kThinkingBegin), std::string(kThinkingEnd)};
-  return prepared;
+  if (model_.prepare_time > Duration::zero()) sleep_(model_.prepare_time);
+  return Prepared{.tokens = *std::move(tokens),
+                  .shape = std::make_shared<ScriptedShape>(prompt.rules.thinking_tokens_max),
+                  .thinking = ThinkingForm{std::string(kThinkingBegin), std::string(kThinkingEnd)}};
 }
 
 void ScriptedEngine::set_shape(SequenceId sequence, std::shared_ptr<const AnswerShape> shape,

@@ -30,6 +30,8 @@ std::optional<std::string> set_key(ScriptedModel& model, std::string_view key,
     model.token_time = std::chrono::microseconds(number);
   } else if (key == "load_ms") {
     model.load_time = std::chrono::milliseconds(number);
+  } else if (key == "prepare_ms") {
+    model.prepare_time = std::chrono::milliseconds(number);
   } else if (key == "weights_mib") {
     model.weights = Bytes(std::uint64_t{number} << 20);
   } else if (key == "kv_kib_per_token") {

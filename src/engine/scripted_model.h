@@ -18,6 +18,7 @@ struct ScriptedModel {
   std::chrono::microseconds prefill_per_token{0};  // prefill_us_per_token
   std::chrono::microseconds token_time{0};         // token_us: one step that only decodes.
   std::chrono::milliseconds load_time{0};          // load_ms
+  std::chrono::milliseconds prepare_time{0};       // prepare_ms: as slow schemas would take.
   Bytes weights;                                   // weights_mib: really taken by load().
   Bytes kv_per_token;                              // kv_kib_per_token: for estimates only.
   std::uint32_t embedding_size = 0;  // embedding_size: it gives vectors of that, and no answers.

@@ -24,6 +24,7 @@
 #include "worker/messages.h"
 #include "worker/prefix_exchange.h"
 #include "worker/prefix_store.h"
+#include "worker/preparer.h"
 #include "worker/process_memory.h"
 #include "worker/prompt_limit.h"
 #include "worker/worker_end.h"
@@ -71,11 +72,11 @@ class Session final : private JobEvents {
  private:
   // Frames, in the reading thread.
   bool wait_for_frame();
-  bool handle(const Frame& frame);
+  bool handle(Frame frame);
   void obey(const Frame& frame);
   void plan(const Frame& frame);
   void load(const Frame& frame);
-  void generate(const Frame& frame);
+  void generate(Frame frame);
   void embed(const Frame& frame);
   void count_tokens(const Frame& frame);
   void open_store(const engine::LoadOptions& options);
@@ -138,6 +139,8 @@ class Session final : private JobEvents {
       nullptr;  // By the store's threads; the loop, once it is there.
   std::unique_ptr<BatchLoop> loop_;
   std::thread loop_thread_;
+  std::unique_ptr<Preparer> preparer_;
+  std::thread preparer_thread_;
 
   TimePoint heartbeat_at_{};
   std::uint64_t ticks_at_heartbeat_ = 0;
@@ -148,7 +151,7 @@ int Session::serve() {
        encode(Hello{options_.engine_name, options_.version, options_.protections}));
   while (true) {
     if (!wait_for_frame()) continue;
-    const Result<Frame> frame = read_frame(socket_);
+    Result<Frame> frame = read_frame(socket_);
     if (!frame) {
       if (frame.error().code == Code::kUnavailable) {
         log::info("the gateway is gone; ending");
@@ -157,7 +160,7 @@ int Session::serve() {
       log::error("{}", frame.error().message);
       end_now(kExitEngineFailure);
     }
-    if (!handle(*frame)) break;
+    if (!handle(*std::move(frame))) break;
   }
   stop_loop();
   return 0;
@@ -174,7 +177,7 @@ bool Session::wait_for_frame() {
   return ::poll(&poll_socket, 1, static_cast<int>(wait)) > 0;
 }
 
-bool Session::handle(const Frame& frame) {
+bool Session::handle(Frame frame) {
   switch (frame.type) {
     case FrameType::kPlan:
       plan(frame);
@@ -183,7 +186,7 @@ bool Session::handle(const Frame& frame) {
       load(frame);
       return true;
     case FrameType::kGenerate:
-      generate(frame);
+      generate(std::move(frame));
       return true;
     case FrameType::kEmbed:
       embed(frame);
@@ -192,7 +195,7 @@ bool Session::handle(const Frame& frame) {
       count_tokens(frame);
       return true;
     case FrameType::kCancel:
-      if (loop_) loop_->cancel(frame.request);
+      if (preparer_) preparer_->cancel(frame.request);
       return true;
     case FrameType::kClearCache:
       if (loop_) {
@@ -339,10 +342,23 @@ void Session::start_loop(const engine::LoadOptions& options, const engine::Model
     }
     end_now(kExitEngineFailure);
   });
+  preparer_ = std::make_unique<Preparer>(
+      *engine_, *loop_, clock_, info.context_tokens,
+      [this](std::uint32_t id, const Error& error) { send_failure(id, error); });
+  preparer_thread_ = std::thread([this] {
+    try {
+      preparer_->run();
+    } catch (const std::bad_alloc&) {
+      log::error("an allocation failed");
+      end_now(kExitOutOfMemory);
+    }
+  });
 }
 
 void Session::stop_loop() {
   if (!loop_) return;
+  preparer_->stop();
+  preparer_thread_.join();
   loop_->stop();
   loop_thread_.join();
   store_idle();
@@ -350,34 +366,14 @@ void Session::stop_loop() {
   store_.reset();
 }
 
-void Session::generate(const Frame& frame) {
-  Result<GenerateRequest> request = decode_generate_request(frame.payload);
-  if (!request) return send_failure(frame.request, request.error());
-  if (!loop_) return send_failure(frame.request, {Code::kUnavailable, "no model is loaded"});
-  if (auto problem = too_long(text_bytes(request->prompt), context_tokens_)) {
-    return send_failure(frame.request, {Code::kInvalidArgument, std::move(*problem)});
+void Session::generate(Frame frame) {
+  if (!preparer_) return send_failure(frame.request, {Code::kUnavailable, "no model is loaded"});
+  // As long as there is no room, what comes waits in the socket.
+  while (!preparer_->wait_for_room(frame.payload.size(), options_.heartbeat_every)) {
+    send_heartbeat_if_due();
   }
-  Result<engine::Prepared> prepared = engine_->prepare(request->prompt);
-  if (!prepared) return send_failure(frame.request, prepared.error());
-  std::vector<engine::Token>& tokens = prepared->tokens;
-  // One cell is for the first token of the answer.
-  const std::uint32_t prompt_tokens_max = context_tokens_ - 1;
-  if (tokens.size() > prompt_tokens_max) {
-    // Clients know this wording and compact their conversation (anthropic-wire.md, section 4).
-    return send_failure(frame.request, {Code::kInvalidArgument,
-                                        fmt::format("prompt is too long: {} tokens > {} maximum",
-                                                    tokens.size(), prompt_tokens_max)});
-  }
-  Job job{.id = frame.request,
-          .prompt = std::move(tokens),
-          .output_tokens_max = request->output_tokens_max,
-          .stop_sequences = std::move(request->stop_sequences),
-          .sampling = request->sampling,
-          .shape = prepared->shape,
-          .parser = answer_parser_for(request->prompt, *prepared),
-          .images = std::move(prepared->images)};
-  const Result<void> submitted = loop_->submit(std::move(job));
-  if (!submitted) send_failure(frame.request, submitted.error());
+  const Result<void> added = preparer_->add(frame.request, std::move(frame.payload));
+  if (!added) send_failure(frame.request, added.error());
 }
 
 void Session::embed(const Frame& frame) {
@@ -408,6 +404,7 @@ void Session::send_heartbeat_if_due() {
   const std::uint64_t ticks = ticks_.load(std::memory_order_relaxed);
   // Work without progress: silence, and the gateway's watchdog counts.
   if (stats.busy && ticks == ticks_at_heartbeat_) return;
+  if (preparer_ && preparer_->hangs()) return;
   heartbeat_at_ = now;
   ticks_at_heartbeat_ = ticks;
   send_heartbeat();
@@ -417,7 +414,7 @@ void Session::send_heartbeat() {
   const BatchLoop::Stats stats = loop_ ? loop_->stats() : BatchLoop::Stats{};
   const PrefixStore::Stats prefixes = store_ ? store_->stats() : PrefixStore::Stats{};
   Heartbeat heartbeat{.running = stats.running,
-                      .waiting = stats.waiting,
+                      .waiting = stats.waiting + (preparer_ ? preparer_->count() : 0),
                       .cached_tokens = stats.cached_tokens,
                       .cells = stats.cells,
                       .cells_used = stats.cells_used,

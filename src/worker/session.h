@@ -22,8 +22,9 @@ struct SessionOptions {
 
 /// Serves the gateway at `socket` until it asks for a stop or is gone. Returns the exit code.
 ///
-/// Two threads: this one reads frames, tokenises (so that counting tokens and refusing long
-/// prompts never wait for a step) and sends heartbeats; the other runs the batch loop.
+/// Three threads: this one reads frames, counts tokens (so that this never waits for a step) and
+/// sends heartbeats; one tokenises prompts and compiles their schemas (preparer.h); one runs the
+/// batch loop.
 /// A heartbeat means progress: it is left out while the engine has work and shows none.
 ///
 /// Ownership: borrows everything. Errors: an engine that fails, and an allocation that fails, end

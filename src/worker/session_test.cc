@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "worker/embed_messages.h"
+#include "worker/preparer.h"
 #include "worker/testing/session_fixture.h"
 
 namespace pensieve::worker {
@@ -97,6 +98,47 @@ TEST_F(SessionTest, CountsTokensAlsoWhileTheEngineIsBusy) {
   gate_.open();
   EXPECT_EQ(next(FrameType::kText, 3).payload, "done");
   next(FrameType::kDone, 3);
+}
+
+TEST_F(SessionTest, APromptThatIsPreparedForLongHoldsUpNobody) {
+  load("prepare_ms 20\n");
+  gate_.close();
+  generate(3, "script: say one");
+  ASSERT_TRUE(gate_.holds_somebody());
+  generate(4, "script: say two");
+  EXPECT_EQ(count(5, "one two"), 5U);
+  expect_heartbeats_again();
+  EXPECT_EQ(last_heartbeat_->waiting, 2U);
+  send(FrameType::kCancel, 4);  // Or its frames would come between those of the other.
+  count(6, "the cancel is read");
+  gate_.open();
+  EXPECT_EQ(answer(3).text, "one");
+}
+
+TEST_F(SessionTest, APromptThatIsCancelledWhileItIsPreparedSaysNothingMore) {
+  load("prepare_ms 20\n");
+  gate_.close();
+  generate(3, "script: say one");
+  ASSERT_TRUE(gate_.holds_somebody());
+  generate(4, "script: say two");
+  generate(5, "script: say three");
+  send(FrameType::kCancel, 4);
+  send(FrameType::kCancel, 3);
+  EXPECT_EQ(count(6, "one two"), 5U);
+  gate_.open();
+  EXPECT_EQ(answer(5).text, "three");
+}
+
+TEST_F(SessionTest, HeartbeatsStopWhileAPromptIsPreparedForEver) {
+  load("prepare_ms 20\n");
+  gate_.close();
+  generate(3, "script: say one");
+  ASSERT_TRUE(gate_.holds_somebody());
+  clock_.advance(Preparer::kPrepareMax + seconds(1));
+  EXPECT_EQ(heartbeats_after(seconds(10)), 0);
+  gate_.open();
+  EXPECT_EQ(answer(3).text, "one");
+  expect_heartbeats_again();
 }
 
 TEST_F(SessionTest, ATooLongPromptIsRefusedInTheWordsThatClientsKnow) {

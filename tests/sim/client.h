@@ -54,6 +54,7 @@ class SimClient final : public gateway::Exchange {
 
   // Exchange.
   const gateway::HttpRequest& request() const override { return request_; }
+  std::string& request_body() override { return request_.body; }
   void release_body() override { request_.body = std::string(); }
   gateway::BufferCharge& charge() override { return charge_; }
   boost::asio::awaitable<void> respond(gateway::HttpResponse response) override;
