@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <string>
+#include <utility>
 
 #include <fmt/core.h>
 #include <boost/json.hpp>
@@ -60,6 +61,29 @@ std::string pattern_of(std::string_view format) {
   return {};
 }
 
+/// `pattern` with "(...){0,1}" for "(...)?". To xgrammar, what ends the group in "(_a+)?" may stand
+/// there without what begins it: it takes "aa" as well as "_aa".
+std::string with_counted_options(std::string_view pattern) {
+  std::string counted;
+  bool in_class = false;
+  bool closes_group = false;  // The character before is a ")" that is no text.
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    const char c = pattern[i];
+    if (c == '?' && closes_group) {
+      counted += "{0,1}";
+    } else {
+      counted += c;
+    }
+    closes_group = c == ')' && !in_class;
+    if (c == '\\' && i + 1 < pattern.size()) {
+      counted += pattern[++i];
+    } else if (c == '[' || c == ']') {
+      in_class = c == '[';
+    }
+  }
+  return counted;
+}
+
 bool is_string_type(const json::object& schema) {
   const json::value* const type = schema.if_contains("type");
   if (type == nullptr) return false;
@@ -80,6 +104,12 @@ void bound_keyword(std::string_view keyword, json::value& value, int depth) {
   const bool is_map = std::find(kMaps.begin(), kMaps.end(), keyword) != kMaps.end();
   if (json::object* const object = value.if_object(); object != nullptr && is_map) {
     for (auto& [name, schema] : *object) bound_formats(schema, depth);
+    if (keyword != "patternProperties") return;
+    json::object counted;
+    for (auto& [name, schema] : *object) {
+      counted.insert_or_assign(with_counted_options(name), std::move(schema));
+    }
+    *object = std::move(counted);
   } else if (json::array* const list = value.if_array()) {
     for (json::value& schema : *list) bound_formats(schema, depth);
   } else {
@@ -99,14 +129,21 @@ void bound_formats(json::value& schema, int depth) {
       (*object)["pattern"] = "^" + pattern + "$";
     }
   }
+  json::value* const pattern = object->if_contains("pattern");
+  if (pattern != nullptr && pattern->is_string()) {
+    *pattern = with_counted_options(pattern->get_string());
+  }
   for (auto& [keyword, value] : *object) bound_keyword(keyword, value, depth - 1);
 }
 
 }  // namespace
 
 std::string with_bounded_formats(std::string_view schema) {
-  // Most schemas have none, and are to stay byte for byte what they are.
-  if (schema.find("\"format\"") == std::string_view::npos) return std::string(schema);
+  // Most schemas have neither, and are to stay byte for byte what they are.
+  if (schema.find("\"format\"") == std::string_view::npos &&
+      schema.find(")?") == std::string_view::npos) {
+    return std::string(schema);
+  }
   json::parse_options options;
   options.max_depth = kSchemaDepthMax;
   boost::system::error_code error;

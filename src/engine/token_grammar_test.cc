@@ -189,6 +189,34 @@ TEST_F(TokenGrammarTest, FormatsHaveAnEnd) {
   }
 }
 
+TEST_F(TokenGrammarTest, AnOptionalGroupIsThereAsAWholeOrNotAtAll) {
+  struct Case {
+    const char* pattern;
+    const char* whole;   // Is taken.
+    const char* broken;  // Is not: the end of the group without its beginning.
+  };
+  for (const Case& one : {Case{"^x(_[a-z]{1,5})?$", "\"x_aa\"", "\"xaa\""},
+                          {"^x(_[a-z]+)?$", "\"x\"", "\"xaa\""},
+                          {"^x((_a+))?y$", "\"x_aay\"", "\"xaay\""},
+                          {"^x(_a+){0,3}$", "\"x_aa_a\"", "\"xa\""},
+                          {"^x[)?]?(_a+)?$", "\"x?_a\"", "\"x?a\""},
+                          {R"(^x\\)?(_a+)?$)", "\"x)_a\"", "\"x)a\""}}) {
+    Prompt prompt;
+    prompt.rules.json_schema = fmt::format(R"({{"type":"string","pattern":"{}"}})", one.pattern);
+    const std::string_view whole = one.whole;
+    EXPECT_EQ(take(prompt, whole), (Taken{whole.size(), true})) << one.pattern;
+    EXPECT_LT(take(prompt, one.broken).bytes, std::string_view(one.broken).size()) << one.pattern;
+  }
+  Prompt prompt;
+  prompt.rules.json_schema =
+      R"({"type":"object","patternProperties":{"^x(_a+)?$":{"type":"null"}},)"
+      R"("additionalProperties":false})";
+  EXPECT_EQ(take(prompt, "{\"x_a\"").bytes, 6U);
+  EXPECT_LT(take(prompt, "{\"xa\"").bytes, 5U);
+  prompt.rules.json_schema = R"({"type":"string","format":"time"})";
+  EXPECT_LE(take(prompt, "\"12:00:000Z\"").bytes, 9U);
+}
+
 TEST(SchemaFormatsTest, WhatIsNoFormatOfAStringStaysAsItIs) {
   for (const char* schema :
        {R"({"type":"object","properties":{"format":{"type":"string"}}})",
