@@ -129,6 +129,7 @@ LlamaTemplate::LlamaTemplate(const llama_model* model, const std::string& source
   if (call_form_ != CallForm::kText) probe_needs();
   probe_thinking();
   needs_.text_thoughts = loses_thoughts();
+  needs_.no_thoughts = loses_texts();
 }
 
 /// Throws what the template raises.
@@ -249,7 +250,18 @@ bool LlamaTemplate::loses_thoughts() const {
   }
 }
 
+/// Whether a turn loses its text where it has thoughts: llama-common makes a list of two blocks of
+/// it, and a template that knows no thoughts shows the first of them in the text's place.
+bool LlamaTemplate::loses_texts() const {
+  const Prompt over{
+      .messages = {{Role::kUser, "q"},
+                   {.role = Role::kAssistant, .text = "zqxtext", .thinking = "zqxthought"},
+                   {Role::kUser, "q"}}};
+  return !shows(over) && shows(without_thoughts(over));
+}
+
 Result<RenderedPrompt> LlamaTemplate::render(const Prompt& prompt) const {
+  if (needs_.no_thoughts) return render_said(without_thoughts(prompt));
   if (!needs_.text_thoughts) return render_said(prompt);
   const ThoughtMarks marks = unused_marks(prompt);
   Result<RenderedPrompt> rendered = render_said(with_thoughts_as_text(prompt, marks));

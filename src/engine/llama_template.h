@@ -72,6 +72,7 @@ class LlamaTemplate {
   void probe_needs();
   void probe_thinking();
   bool loses_thoughts() const;
+  bool loses_texts() const;
   Result<RenderedPrompt> render_said(const Prompt& prompt) const;
   void outline_unconvertible(Prompt& form) const;
 

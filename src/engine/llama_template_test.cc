@@ -131,6 +131,22 @@ TEST_F(LlamaTemplateTest, WhatATemplateCannotShowIsShownAsText) {
   EXPECT_NE(rendered.text.find("<tool_call>\n{\"name\":\"look\""), std::string::npos);
 }
 
+TEST_F(LlamaTemplateTest, NoTemplateLosesTheTextOfATurnThatHasThoughts) {
+  Prompt prompt = with_tool({{Role::kUser, "FIRST"},
+                             {.role = Role::kAssistant, .text = "ANSWER", .thinking = "THOUGHT1"},
+                             {Role::kUser, "SECOND"},
+                             call_turn("", {"11"}),
+                             result_of("11"),
+                             {.role = Role::kAssistant, .text = "AFTER", .thinking = "THOUGHT3"},
+                             {Role::kUser, "THIRD"}});
+  prompt.messages[3].thinking = "THOUGHT2";
+  for (const std::uint32_t tokens : {0U, 100U}) {
+    prompt.rules.thinking_tokens_max = tokens;
+    expect_in_order(prompt,
+                    {{"FIRST", "ANSWER", "SECOND", "QUERY11", "RESULT11", "AFTER", "THIRD"}});
+  }
+}
+
 TEST_F(LlamaTemplateTest, ThoughtsOfEarlierTurnsStayWhereTheModelWroteThem) {
   for (const char* const name :
        {"Qwen-Qwen3-0.6B", "Qwen3.5-4B", "MiniMax-M2", "HuggingFaceTB-SmolLM3-3B", "Qwen-QwQ-32B",

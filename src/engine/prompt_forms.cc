@@ -165,6 +165,12 @@ Prompt adapted(Prompt form, const TemplateNeeds& needs) {
 
 }  // namespace
 
+Prompt without_thoughts(const Prompt& prompt) {
+  Prompt said = prompt;
+  for (Message& message : said.messages) message.thinking.clear();
+  return said;
+}
+
 ThoughtMarks unused_marks(const Prompt& prompt) {
   std::size_t run = 0;
   const auto look_at = [&run](std::string_view text) {

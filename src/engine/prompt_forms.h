@@ -17,6 +17,7 @@ struct TemplateNeeds {
   bool apart_texts = false;     // Text beside a call is lost: it is a turn of its own before it.
   bool empty_turns = false;     // Between those two, the user has an empty turn.
   bool text_thoughts = false;   // Thoughts of earlier turns are lost: with_thoughts_as_text().
+  bool no_thoughts = false;     // Text beside thoughts is lost: without_thoughts().
 };
 
 /// The forms of `prompt` to try, best first; nothing of its text is missing in any of them.
@@ -25,6 +26,8 @@ struct TemplateNeeds {
 /// the system role: its text opens the first user turn. All of them as `needs` has it, but for
 /// thoughts.
 std::vector<Prompt> prompt_forms(const Prompt& prompt, const TemplateNeeds& needs = {});
+
+Prompt without_thoughts(const Prompt& prompt);
 
 /// What stands for the beginning and the end of thoughts in a text.
 struct ThoughtMarks {

@@ -35,8 +35,9 @@ class FlawedSink final : public gateway::RequestSink {
     gateway::HttpResponse again;  // Named: g++ 12 destroys such temporaries twice.
     co_await exchange.respond(std::move(again));
   }
-  gateway::HttpResponse protocol_error(unsigned status, std::string message) override {
-    return sink_.protocol_error(status, std::move(message));
+  gateway::HttpResponse protocol_error(const gateway::HttpRequest& head, unsigned status,
+                                       std::string message) override {
+    return sink_.protocol_error(head, status, std::move(message));
   }
   std::optional<gateway::HttpResponse> refuse_unread(const gateway::HttpRequest& head) override {
     return sink_.refuse_unread(head);
