@@ -22,6 +22,10 @@ def text(most=24, **more):
     return {"type": "string", "maxLength": most, **more}
 
 
+def formatted(name):
+    return {"type": "string", "format": name}
+
+
 def whole(least=0, most=1000):
     return {"type": "integer", "minimum": least, "maximum": most}
 
@@ -100,10 +104,11 @@ LEXICAL = [
     ("pattern", obj(code={"type": "string", "pattern": "^[A-Z]{3}-[0-9]{4}$"})),
     ("pattern_choices", obj(key={"type": "string", "pattern": "^(foo|bar)(_[a-z]{1,5})?$"})),
     ("pattern_hex", obj(color={"type": "string", "pattern": "^#[0-9a-fA-F]{6}$"})),
-    ("dates", obj(day={"type": "string", "format": "date"},
-                  moment={"type": "string", "format": "date-time"})),
-    ("identifiers", obj(id={"type": "string", "format": "uuid"},
-                        mail={"type": "string", "format": "email"})),
+    ("dates", obj(day=formatted("date"), moment=formatted("date-time"), at=formatted("time"),
+                  length=formatted("duration"))),
+    ("identifiers", obj(id=formatted("uuid"), mail=formatted("email"), host=formatted("hostname"),
+                        address=formatted("ipv4"), newer_address=formatted("ipv6"),
+                        page=formatted("uri"))),
     ("exact_length", obj(pin={"type": "string", "minLength": 4, "maxLength": 4})),
     ("quoted_names", obj(**{'say "hi"': text(8), "back\\slash": whole(), "a/b": YES,
                             "new\nline": whole()})),
