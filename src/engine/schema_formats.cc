@@ -46,15 +46,6 @@ std::string email_pattern() {
   return word + R"((\.)" + word + "){0,2}@" + hostname_pattern(2, 4);
 }
 
-/// With an authority, which may be empty, or with a path that does not begin with a slash.
-std::string uri_pattern() {
-  const std::string segment = "([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})";
-  const std::string path = "(/|" + segment + "){0,100}";
-  const std::string query = "(/|[?]|" + segment + "){0,100}";
-  return "[A-Za-z][A-Za-z0-9+.-]{0,15}:(//(" + hostname_pattern(1, 4) + "(:[0-9]{1,5})?)?(/" +
-         path + ")?|" + segment + path + ")([?]" + query + ")?(#" + query + ")?";
-}
-
 /// Empty for other formats.
 std::string pattern_of(std::string_view format) {
   if (format == "date") return date_pattern();
@@ -63,7 +54,6 @@ std::string pattern_of(std::string_view format) {
   if (format == "duration") return duration_pattern();
   if (format == "email") return email_pattern();
   if (format == "hostname") return hostname_pattern(1, 4);
-  if (format == "uri") return uri_pattern();
   if (format == "ipv4") {
     const std::string byte = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
     return fmt::format(R"(({}\.){{3}}{})", byte, byte);

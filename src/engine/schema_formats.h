@@ -6,8 +6,8 @@
 
 namespace pensieve::engine {
 
-/// `schema` with the formats date, time, date-time, duration, email, hostname, ipv4 and uri written
-/// as patterns, where a string has no pattern of its own. What matches is of the format, and ends:
+/// `schema` with the formats date, time, date-time, duration, email, hostname and ipv4 written as
+/// patterns, where a string has no pattern of its own. Whatever matches is of the format, and ends:
 /// xgrammar's own patterns know a 31st of February, and addresses without an end, which a small
 /// model goes on writing until it is stopped. In every pattern "(...)?" becomes "(...){0,1}", which
 /// means the same and which xgrammar reads right. What is no JSON comes back as it is.

@@ -178,9 +178,6 @@ TEST_F(TokenGrammarTest, FormatsHaveAnEnd) {
                                {"time", "\"23:59:59.5+02:00\"", "1"},
                                {"date-time", "\"2024-02-29T00:00:00Z\"", "1"},
                                {"duration", "\"P3Y6M4DT12H30M5S\"", "P1"},
-                               {"uri", "\"https://a.example:80/b/%20c?d=/e#f\"", "a:a"},
-                               {"uri", "\"file:///b\"", "a:?"},
-                               {"uri", "\"urn:isbn:0-330-25864-8\"", "a://"},
                                {"ipv4", "\"127.0.0.1\"", "1"}}) {
     Prompt prompt;
     prompt.rules.json_schema = fmt::format(R"({{"type":"string","format":"{}"}})", format.name);
@@ -188,7 +185,7 @@ TEST_F(TokenGrammarTest, FormatsHaveAnEnd) {
         << format.name;
     std::string endless = "\"";
     while (endless.size() < 1000) endless += format.endless;
-    EXPECT_LT(take(prompt, endless).bytes, 300U) << format.whole;
+    EXPECT_LT(take(prompt, endless).bytes, 300U) << format.name;
   }
 }
 
