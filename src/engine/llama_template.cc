@@ -40,11 +40,39 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
 }
 
-void replace_all(std::string& text, std::string_view mark, std::string_view meant) {
-  std::size_t at = text.find(mark);
-  for (; at != std::string::npos; at = text.find(mark, at + meant.size())) {
-    text.replace(at, mark.size(), meant);
+/// Takes off an empty pair of marks at the end, which some templates write where they were given no
+/// thoughts.
+void drop_empty_thoughts(std::string& text, const ThinkingForm& form) {
+  constexpr std::string_view kSpaces = " \t\r\n";
+  std::string_view kept = text;
+  for (const std::string& mark : {form.end, form.begin}) {
+    kept = kept.substr(0, kept.find_last_not_of(kSpaces) + 1);
+    if (!kept.ends_with(mark)) return;
+    kept.remove_suffix(mark.size());
   }
+  text.resize(kept.size());
+}
+
+/// Puts the model's own marks in the place of `marks`. White space behind thoughts belongs to
+/// nobody, and templates write more or less of it in front of calls: it is what models write.
+void put_thoughts(std::string& text, const ThoughtMarks& marks, const ThinkingForm& form) {
+  const std::string end = form.end + "\n\n";
+  std::string put;
+  std::size_t done = 0;
+  for (std::size_t at = text.find(marks.begin); at != std::string::npos;
+       at = text.find(marks.begin, done)) {
+    const std::size_t thoughts = at + marks.begin.size();
+    const std::size_t closed = text.find(marks.end, thoughts);
+    if (closed == std::string::npos) break;
+    put.append(text, done, at - done);
+    drop_empty_thoughts(put, form);
+    put += form.begin;
+    put.append(text, thoughts, closed - thoughts);
+    put += end;
+    done = std::min(text.find_first_not_of(" \t\r\n", closed + marks.end.size()), text.size());
+  }
+  put.append(text, done);
+  text = std::move(put);
 }
 
 /// `may_be_called`: for reading answers, with the tools that may be called instead of those that
@@ -224,25 +252,38 @@ void LlamaTemplate::probe_thinking() {
 }
 
 /// Whether thoughts of a turn that is over are left out, and stand where the model wrote them if
-/// they are put in front of its text. A template that writes something in between, or has a place
-/// of its own for them, is left alone: what is cached of the prompt would not be kept.
+/// they are put in front of its text, or of its call. A template that writes something in between,
+/// or tears text and call apart, is left alone: what is cached of the prompt would not be kept.
 bool LlamaTemplate::loses_thoughts() const {
-  if (thinking_.begin.empty() || thinking_.end.empty()) return false;
+  if (thinking_.begin.empty() || thinking_.end.empty() || needs_.apart_texts) return false;
   const ThoughtMarks marks{"zqxbegin", "zqxend"};
-  Prompt asked{.messages = {{Role::kUser, "q"}}};
+  Prompt asked = probe_with({});
+  asked.messages.resize(1);
   asked.rules.thinking_tokens_max = 1;
   Prompt over = asked;
   over.messages.push_back({.role = Role::kAssistant, .text = "a", .thinking = "zqxthought"});
   over.messages.push_back({Role::kUser, "q"});
+  Prompt loop = asked;
+  loop.messages.push_back(call_turn({kFirstId}));
+  loop.messages.back().thinking = "zqxthought";
+  loop.messages.push_back(result_of(kFirstId));
   try {
-    if (apply(over).find("zqxthought") != std::string::npos) return false;
-    const std::string rendered = apply(asked);
-    std::string_view turn = trimmed(rendered);
+    const auto rendered = [this](const Prompt& prompt) {
+      const bool is_text = call_form_ == CallForm::kText;
+      return apply(prompt_forms(is_text ? with_tools_as_text(prompt) : prompt, needs_)[0]);
+    };
+    if (rendered(over).find("zqxthought") != std::string::npos) return false;
+    const std::string question = rendered(asked);
+    std::string_view turn = trimmed(question);
     if (turn.ends_with(thinking_.begin)) turn.remove_suffix(thinking_.begin.size());
     turn = trimmed(turn);
-    const std::string said = apply(with_thoughts_as_text(over, marks));
-    return said.starts_with(turn) &&
-           trimmed(std::string_view(said).substr(turn.size())).starts_with(marks.begin);
+    const auto begins_with_thoughts = [&](const Prompt& prompt) {
+      std::string said = rendered(with_thoughts_as_text(prompt, marks));
+      put_thoughts(said, marks, thinking_);
+      return said.starts_with(turn) && trimmed(std::string_view(said).substr(turn.size()))
+                                           .starts_with(thinking_.begin + "\nzqxthought\n");
+    };
+    return begins_with_thoughts(over) && begins_with_thoughts(loop);
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception&) {
@@ -266,8 +307,7 @@ Result<RenderedPrompt> LlamaTemplate::render(const Prompt& prompt) const {
   const ThoughtMarks marks = unused_marks(prompt);
   Result<RenderedPrompt> rendered = render_said(with_thoughts_as_text(prompt, marks));
   if (!rendered) return rendered;
-  replace_all(rendered->text, marks.begin, thinking_.begin);
-  replace_all(rendered->text, marks.end, thinking_.end);
+  put_thoughts(rendered->text, marks, thinking_);
   return rendered;
 }
 

@@ -169,6 +169,22 @@ TEST_F(LlamaTemplateTest, ThoughtsOfEarlierTurnsStayWhereTheModelWroteThem) {
   }
 }
 
+TEST_F(LlamaTemplateTest, ThoughtsInFrontOfACallStayAsTheModelWroteThem) {
+  Prompt prompt = with_tool({{Role::kUser, "FIRST"}, call_turn("", {"11"}), result_of("11")});
+  prompt.messages[1].thinking = "THOUGHT";
+  prompt.rules.thinking_tokens_max = 100;
+  for (const char* const name :
+       {"Qwen-Qwen3-0.6B", "Qwen3.5-4B", "HuggingFaceTB-SmolLM3-3B", "Qwen-QwQ-32B"}) {
+    const std::string text = render(name, prompt).text;
+    EXPECT_NE(text.find("assistant\n<think>\nTHOUGHT\n</think>\n\n<tool_call>\n"),
+              std::string::npos)
+        << name << ":\n"
+        << text;
+  }
+  // It ends the turn between text and call.
+  EXPECT_FALSE(LlamaTemplate(model_, source_of("google-gemma-4-31B-it")).needs().text_thoughts);
+}
+
 TEST_F(LlamaTemplateTest, AnExoticSchemaIsNoReasonToRefuse) {
   const std::vector<std::string> schemas = {
       R"({"type":"object","properties":{"path":true}})",
