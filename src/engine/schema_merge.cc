@@ -271,6 +271,68 @@ bool are_disjoint(const json::object& schema, const json::object& other, int dep
   return is_object && are_disjoint_objects(schema, other, depth);
 }
 
+/// The values of a schema that has few of them.
+std::optional<json::array> few_values(const json::object& schema) {
+  if (schema.size() == 1 && types_in(schema) == json::array{"boolean"}) return {{true, false}};
+  return listed_values(schema);
+}
+
+std::optional<json::object> narrowed(const json::object& schema, const json::object& other,
+                                     int depth);
+
+/// An object without something that the other needs, or with a value of it that the other has not.
+std::optional<json::object> narrowed_object(const json::object& schema, const json::object& other,
+                                            int depth) {
+  json::object narrow = schema;
+  json::value& properties = narrow["properties"];
+  if (!properties.is_object()) properties = json::object();
+  if (const json::value* const names = other.if_contains("required"); names && names->is_array()) {
+    for (const json::value& name : names->get_array()) {
+      if (!name.is_string() || requires_name(schema, name.get_string())) continue;
+      properties.get_object()[name.get_string()] = false;
+      return narrow;
+    }
+  }
+  const json::object* const theirs = properties_of(other);
+  if (theirs == nullptr) return std::nullopt;
+  for (const auto& [name, property] : *theirs) {
+    json::value* const mine = properties.get_object().if_contains(name);
+    if (!mine || !mine->is_object() || !property.is_object()) continue;
+    std::optional<json::object> apart =
+        narrowed(mine->get_object(), property.get_object(), depth - 1);
+    if (!apart) continue;
+    *mine = *std::move(apart);
+    if (!requires_name(schema, name)) {
+      json::value& required = narrow["required"];
+      if (!required.is_array()) required = json::array();
+      required.get_array().emplace_back(name);
+    }
+    return narrow;
+  }
+  return std::nullopt;
+}
+
+std::optional<json::object> narrowed(const json::object& schema, const json::object& other,
+                                     int depth) {
+  if (depth == 0) return std::nullopt;
+  if (are_disjoint(schema, other, depth)) return schema;
+  if (const std::optional<json::array> values = few_values(schema)) {
+    const std::optional<json::array> others = listed_values(other);
+    json::array left;
+    for (const json::value& value : *values) {
+      const bool may_be = may_be_valid(value, other) && (!others || contains(*others, value));
+      if (!may_be) left.push_back(value);
+    }
+    if (left.empty()) return std::nullopt;
+    json::object narrow = schema;
+    narrow.erase("const");
+    narrow["enum"] = std::move(left);
+    return narrow;
+  }
+  if (types_of(schema) != json::array{"object"}) return std::nullopt;
+  return narrowed_object(schema, other, depth);
+}
+
 bool is_within(const json::object& schema, double number, std::string_view least,
                std::string_view most, bool inclusive) {
   const json::value* const low = schema.if_contains(least);
@@ -305,21 +367,7 @@ std::optional<json::object> merged(const json::object& one, const json::object& 
 }
 
 std::optional<json::object> without(const json::object& schema, const json::object& other) {
-  if (are_disjoint(schema, other, kDisjointDepthMax)) return schema;
-  const json::array types = types_of(schema);
-  if (types.size() != 1 || types.front() != json::value("object")) return std::nullopt;
-  // An object without something that the other needs.
-  const json::value* const names = other.if_contains("required");
-  if (names == nullptr || !names->is_array()) return std::nullopt;
-  for (const json::value& name : names->get_array()) {
-    if (!name.is_string() || requires_name(schema, name.get_string())) continue;
-    json::object narrow = schema;
-    json::value& properties = narrow["properties"];
-    if (!properties.is_object()) properties = json::object();
-    properties.get_object()[name.get_string()] = false;
-    return narrow;
-  }
-  return std::nullopt;
+  return narrowed(schema, other, kDisjointDepthMax);
 }
 
 std::optional<json::array> listed_values(const json::object& schema) {

@@ -111,6 +111,9 @@ class Normalizer {
   Alternatives alternatives(const json::value& schema);
   Alternatives alternatives_of(const json::object& schema);
   void add_dependent(const json::object& schema, Alternatives& all);
+  void add_conditions(const json::object& schema, Alternatives& all);
+  std::optional<Alternatives> all_without(const Alternatives& all, const Alternatives& others);
+  Alternatives opened(const Alternatives& some);
   Alternatives joined(const Alternatives& some, const Alternatives& others);
   Alternatives joined_pair(const json::object& one, const json::object& other);
   Alternatives exclusive(const Alternatives& bases, const std::vector<Alternatives>& branches);
@@ -262,16 +265,13 @@ Alternatives Normalizer::alternatives_of(const json::object& schema) {
     if (!is_combined) plain[keyword] = value;
   }
   modernize(plain);
-  for (const char* keyword : {"not", "if"}) {
-    if (plain.erase(keyword) > 0) note(fmt::format("`{}`", keyword));
-  }
-  plain.erase("then");
-  plain.erase("else");
   Alternatives all;
   {
     json::object kept = plain;
-    kept.erase("dependentRequired");
-    kept.erase("dependentSchemas");
+    for (const char* keyword :
+         {"dependentRequired", "dependentSchemas", "not", "if", "then", "else"}) {
+      kept.erase(keyword);
+    }
     all.push_back(std::move(kept));
   }
   const auto narrow = [&](Alternatives next) {
@@ -299,6 +299,58 @@ Alternatives Normalizer::alternatives_of(const json::object& schema) {
     narrow(keyword == std::string_view("oneOf") ? exclusive(all, branches) : joined(all, any));
   }
   add_dependent(plain, all);
+  add_conditions(plain, all);
+  return all;
+}
+
+/// `not`, and `if` as two branches: it and `then`, or not it and `else`.
+void Normalizer::add_conditions(const json::object& schema, Alternatives& all) {
+  if (const json::value* const forbidden = schema.if_contains("not")) {
+    if (std::optional<Alternatives> left = all_without(all, alternatives(*forbidden))) {
+      all = *std::move(left);
+    } else {
+      note("`not`");
+    }
+  }
+  const json::value* const condition = schema.if_contains("if");
+  const json::value* const then = schema.if_contains("then");
+  const json::value* const otherwise = schema.if_contains("else");
+  if (condition == nullptr || (then == nullptr && otherwise == nullptr)) return;
+  const Alternatives met = alternatives(*condition);
+  std::optional<Alternatives> next = all_without(all, met);
+  if (!next) return note("`if`");
+  if (otherwise != nullptr) next = joined(*next, alternatives(*otherwise));
+  Alternatives with = joined(all, met);
+  if (then != nullptr) with = joined(with, alternatives(*then));
+  next->insert(next->end(), with.begin(), with.end());
+  if (next->empty() || next->size() > kAlternativesMax) return note("`if`");
+  all = *std::move(next);
+}
+
+/// What of `all` is valid for none of `others`. Empty where there is no way to say so.
+std::optional<Alternatives> Normalizer::all_without(const Alternatives& all,
+                                                    const Alternatives& others) {
+  Alternatives left = opened(all);
+  for (const json::object& other : opened(others)) {
+    for (json::object& one : left) {
+      std::optional<json::object> narrow = without(one, other);
+      if (!narrow) return std::nullopt;
+      one = *std::move(narrow);
+    }
+  }
+  return left;
+}
+
+/// The same without references.
+Alternatives Normalizer::opened(const Alternatives& some) {
+  Alternatives all;
+  for (const json::object& one : some) {
+    if (one.contains("$ref")) {
+      for (json::object& inner : seen_through(one)) all.push_back(std::move(inner));
+    } else {
+      all.push_back(one);
+    }
+  }
   return all;
 }
 
@@ -381,9 +433,6 @@ Alternatives Normalizer::exclusive(const Alternatives& bases,
   Alternatives all;
   const bool is_small = branches.size() <= kExclusiveMax;
   bool is_exact = is_small;
-  const auto open = [this](const json::object& one) {
-    return one.contains("$ref") ? seen_through(one) : Alternatives{one};
-  };
   for (const json::object& base : bases) {
     std::vector<Alternatives> with;
     for (const Alternatives& branch : branches) with.push_back(joined({base}, branch));
@@ -393,12 +442,13 @@ Alternatives Normalizer::exclusive(const Alternatives& bases,
         for (std::size_t other = 0; other < with.size() && is_small; ++other) {
           if (other == mine) continue;
           for (const json::object& theirs : with[other]) {
-            const Alternatives opened = open(narrow);
-            for (const json::object& plain : open(theirs)) {
-              const auto apart = opened.size() == 1 ? without(opened.front(), plain) : std::nullopt;
+            const Alternatives mine_open = opened({narrow});
+            for (const json::object& plain : opened({theirs})) {
+              const auto apart =
+                  mine_open.size() == 1 ? without(mine_open.front(), plain) : std::nullopt;
               if (!apart) {
                 is_exact = false;
-              } else if (*apart != opened.front()) {
+              } else if (*apart != mine_open.front()) {
                 narrow = *apart;
               }
             }
