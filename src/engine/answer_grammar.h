@@ -23,8 +23,8 @@ namespace pensieve::engine {
 class AnswerGrammars {
  public:
   /// How long is waited for the grammar without patterns and counts, after kCompileMax. Choice:
-  /// both together stay below the shortest hang_seconds that anybody would want.
-  static constexpr Duration kSimplerCompileMax = std::chrono::seconds(2);
+  /// both together stay well below what a worker takes for a hang (Preparer::kPrepareMax).
+  static constexpr Duration kSimplerCompileMax = std::chrono::seconds(3);
 
   AnswerGrammars(const std::vector<std::string>& pieces, std::vector<Token> stop_tokens)
       : compiler_(pieces, std::move(stop_tokens)) {}

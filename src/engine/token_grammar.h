@@ -57,8 +57,9 @@ class GrammarCompiler {
   /// Memory for compiled grammars that are kept. Choice: the 24 tools of a large Claude Code
   /// prompt take some 10 MB.
   static constexpr Bytes kCacheBytesMax = 64_MiB;
-  /// Choice: 25 tools take a second on a busy machine.
-  static constexpr Duration kCompileMax = std::chrono::seconds(3);
+  /// Choice: 25 tools take a second on a busy machine, texts with lengths that differ one to four
+  /// each. Nobody but those who ask for an answer waits for it.
+  static constexpr Duration kCompileMax = std::chrono::seconds(10);
   /// Compilations at once, those that were given up included.
   static constexpr int kCompilingMax = 3;
   /// Compilations that nobody waited for and whose results wait for the next who asks.
