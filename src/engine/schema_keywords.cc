@@ -83,6 +83,12 @@ class Keywords {
     if (const json::value* const format = get("format"); format && format->is_string()) {
       out_["format"] = *format;
     }
+    if (out_.contains("pattern")) {
+      for (const char* keyword : {"minLength", "maxLength"}) {
+        if (get(keyword) != nullptr) writer_.note(fmt::format("`{}` beside `pattern`", keyword));
+      }
+      return;
+    }
     write_length("minLength");
     write_length("maxLength");
     if (count("maxLength", INT64_MAX) < count("minLength", 0)) {

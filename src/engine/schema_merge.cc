@@ -93,8 +93,10 @@ class Merger {
   std::optional<json::object> result() {
     if (!merge_types() || !merge_values()) return std::nullopt;
     merge_properties();
+    merge_positions();
     for (const auto& [keyword, value] : other_) {
-      if (keyword == "type" || keyword == "const" || keyword == "enum" || keyword == "properties") {
+      if (keyword == "type" || keyword == "const" || keyword == "enum" || keyword == "properties" ||
+          keyword == "prefixItems") {
         continue;
       }
       json::value* const mine = out_.if_contains(keyword);
@@ -104,7 +106,10 @@ class Merger {
         merge_keyword(keyword, *mine, value);
       }
     }
-    if (const json::value* const names = out_.if_contains("required"); names && names->is_array()) {
+    // Where no type is named, what is no object is still valid.
+    const bool is_object = types_in(out_) == json::array{"object"};
+    const json::value* const names = out_.if_contains("required");
+    if (is_object && names != nullptr && names->is_array()) {
       for (const json::value& name : names->get_array()) {
         if (name.is_string() && forbids(out_, name.get_string())) return std::nullopt;
       }
@@ -158,6 +163,26 @@ class Merger {
     if (mine != nullptr) add(*mine, other_);
     if (theirs != nullptr) add(*theirs, one_);
     out_["properties"] = std::move(all);
+  }
+
+  /// What one says of the place, or of all others, holds as well as what the other says.
+  void merge_positions() {
+    const auto at = [](const json::object& schema, std::size_t place) -> json::value {
+      const json::value* const fixed = schema.if_contains("prefixItems");
+      if (fixed && fixed->is_array() && place < fixed->get_array().size()) {
+        return fixed->get_array()[place];
+      }
+      const json::value* const rest = schema.if_contains("items");
+      return rest == nullptr ? json::value(true) : *rest;
+    };
+    std::size_t places = 0;
+    for (const json::object* const schema : {&one_, &other_}) {
+      const json::value* const fixed = schema->if_contains("prefixItems");
+      if (fixed && fixed->is_array()) places = std::max(places, fixed->get_array().size());
+    }
+    json::array all;
+    for (std::size_t i = 0; i < places; ++i) all.push_back(both(at(one_, i), at(other_, i)));
+    if (places > 0) out_["prefixItems"] = std::move(all);
   }
 
   void merge_keyword(std::string_view keyword, json::value& mine, const json::value& theirs) {
@@ -248,7 +273,9 @@ bool are_disjoint_objects(const json::object& schema, const json::object& other,
   if (names == nullptr || !names->is_array()) return false;
   return std::any_of(names->get_array().begin(), names->get_array().end(),
                      [&](const json::value& name) {
-                       if (!name.is_string()) return false;
+                       // What is required and has no property gets one.
+                       if (!name.is_string() || requires_name(schema, name.get_string()))
+                         return false;
                        const json::value* const mine = property_of(schema, name.get_string());
                        return mine != nullptr ? is_false(*mine) : is_closed(schema);
                      });
@@ -280,10 +307,18 @@ std::optional<json::array> few_values(const json::object& schema) {
 std::optional<json::object> narrowed(const json::object& schema, const json::object& other,
                                      int depth);
 
+/// What was set apart as an object may be nothing else: that would be valid for both.
+void name_type(json::object& schema) {
+  if (!schema.contains("type") && types_of(schema) == json::array{"object"}) {
+    schema["type"] = "object";
+  }
+}
+
 /// An object without something that the other needs, or with a value of it that the other has not.
 std::optional<json::object> narrowed_object(const json::object& schema, const json::object& other,
                                             int depth) {
   json::object narrow = schema;
+  name_type(narrow);
   json::value& properties = narrow["properties"];
   if (!properties.is_object()) properties = json::object();
   if (const json::value* const names = other.if_contains("required"); names && names->is_array()) {
@@ -315,7 +350,11 @@ std::optional<json::object> narrowed_object(const json::object& schema, const js
 std::optional<json::object> narrowed(const json::object& schema, const json::object& other,
                                      int depth) {
   if (depth == 0) return std::nullopt;
-  if (are_disjoint(schema, other, depth)) return schema;
+  if (are_disjoint(schema, other, depth)) {
+    json::object apart = schema;
+    name_type(apart);
+    return apart;
+  }
   if (const std::optional<json::array> values = few_values(schema)) {
     const std::optional<json::array> others = listed_values(other);
     json::array left;

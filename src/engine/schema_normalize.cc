@@ -360,7 +360,7 @@ void Normalizer::add_dependent(const json::object& schema, Alternatives& all) {
     const json::value* const value = schema.if_contains(keyword);
     if (value == nullptr || !value->is_object()) continue;
     for (const auto& [name, needed] : value->get_object()) {
-      json::object present{{"type", "object"}, {"required", json::array{name}}};
+      json::object present{{"required", json::array{name}}};
       Alternatives with = {present};
       if (needed.is_array()) {
         for (const json::value& other : needed.get_array()) {
@@ -369,9 +369,13 @@ void Normalizer::add_dependent(const json::object& schema, Alternatives& all) {
       } else {
         with = joined(with, alternatives(needed));
       }
-      with.push_back({{"type", "object"}, {"properties", {{name, false}}}});
+      with.push_back({{"properties", {{name, false}}}});
       Alternatives next = joined(all, with);
-      if (!next.empty()) all = std::move(next);
+      if (next.empty()) {
+        note(fmt::format("`{}`", keyword));
+      } else {
+        all = std::move(next);
+      }
     }
   }
 }

@@ -74,6 +74,14 @@ TEST_F(SchemaNormalizeTest, OneOfWhoseBranchesCannotBeToldApartIsNoted) {
   EXPECT_NE(notes(schema).find("oneOf"), std::string::npos);
 }
 
+TEST_F(SchemaNormalizeTest, BranchesThatAreAlikeAreNotToldApart) {
+  const std::string same = R"("oneOf":[{"required":["c"]},{"required":["c"]}])";
+  EXPECT_NE(notes("{" + kEither + "," + same + "}").find("oneOf"), std::string::npos);
+  const std::string of_texts =
+      R"({"type":"string","oneOf":[{"required":["b"]},{"dependentRequired":{"b":["a"]}}]})";
+  EXPECT_NE(notes(of_texts).find("oneOf"), std::string::npos);
+}
+
 TEST_F(SchemaNormalizeTest, BranchesBringTheirOwnProperties) {
   const std::string schema =
       R"({"type":"object","properties":{"kind":{"enum":["x","y"]}},"required":["kind"],"oneOf":[)"
@@ -95,6 +103,16 @@ TEST_F(SchemaNormalizeTest, AllOfIsOneSchema) {
   EXPECT_FALSE(accepts(schema, R"({"a":0,"b":true})"));
   EXPECT_FALSE(accepts(schema, R"({"a":5})"));
   EXPECT_EQ(notes(schema), "");
+}
+
+TEST_F(SchemaNormalizeTest, AllOfHoldsForEachPlaceOfAList) {
+  const std::string schema =
+      R"({"type":"array","items":{"type":"integer","maximum":5},"maxItems":2,)"
+      R"("allOf":[{"prefixItems":[{"type":"number","minimum":3}],"items":{"minimum":1}}]})";
+  EXPECT_TRUE(accepts(schema, "[4,1]"));
+  EXPECT_FALSE(accepts(schema, "[2,1]"));
+  EXPECT_FALSE(accepts(schema, "[6,1]"));
+  EXPECT_FALSE(accepts(schema, "[4,0]"));
 }
 
 TEST_F(SchemaNormalizeTest, AToolsInputIsAnObject) {
@@ -182,6 +200,9 @@ TEST_F(SchemaNormalizeTest, NotTakesAwayValuesAndNames) {
   const std::string choice = R"({"enum":["a","b"],"not":{"const":"a"}})";
   EXPECT_TRUE(accepts(choice, R"("b")"));
   EXPECT_FALSE(accepts(choice, R"("a")"));
+  EXPECT_FALSE(accepts(R"({"allOf":[{"properties":{"a":true},"not":{"required":["b"]}},)"
+                       R"({"type":"array"}]})",
+                       "[]"));
   const std::string absent = "{" + kEither + R"(,"not":{"required":["b"]}})";
   EXPECT_TRUE(accepts(absent, R"({"a":1})"));
   EXPECT_FALSE(accepts(absent, R"({"a":1,"b":2})"));
@@ -211,6 +232,11 @@ TEST_F(SchemaNormalizeTest, WhatIsNotEnforcedIsNoted) {
   EXPECT_NE(notes(R"({"type":"string","if":{"minLength":3},"then":{"pattern":"^a"}})"), "");
   EXPECT_NE(notes(R"({"type":"array","items":{"enum":[1,2]},"uniqueItems":true})"), "");
   EXPECT_NE(notes(R"({"type":"number","multipleOf":0.5})"), "");
+  EXPECT_NE(notes(R"({"type":"string","pattern":"^a+$","maxLength":3})"), "");
+  EXPECT_NE(notes("{" + kEither +
+                  R"(,"additionalProperties":false,"required":["a"],)"
+                  R"("dependentRequired":{"a":["c"]}})"),
+            "");
 }
 
 TEST_F(SchemaNormalizeTest, ReferencesMayComeBackToThemselves) {
