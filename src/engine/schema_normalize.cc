@@ -131,6 +131,7 @@ class Normalizer {
   std::string place_;
   int depth_ = 0;
   std::size_t nodes_ = 0;
+  std::set<const json::value*> opening_;  // Targets of references that are being merged.
   json::object definitions_;
   std::map<std::string, std::string, std::less<>> names_;  // By reference, or by a schema's text.
 };
@@ -404,6 +405,10 @@ Alternatives Normalizer::joined_pair(const json::object& one, const json::object
   if (other.empty()) return {one};
   if (one.contains("$ref")) return joined(seen_through(one), {other});
   if (other.contains("$ref")) return joined({one}, seen_through(other));
+  if (++nodes_ > kSchemaNodesMax) {
+    note("one of too many combinations");
+    return {one};
+  }
   std::optional<json::object> both =
       merged(one, other, [this](std::string_view what) { note(what); });
   return both ? Alternatives{*std::move(both)} : Alternatives{};
@@ -414,7 +419,8 @@ Alternatives Normalizer::seen_through(const json::object& reference) {
   const json::value& name = reference.at("$ref");
   const json::value* const target =
       name.is_string() ? target_of(root_, name.get_string()) : nullptr;
-  if (target == nullptr || depth_ >= kSchemaDepthMax / 2) {
+  // What is merged with itself says nothing new, and would go on for ever.
+  if (target == nullptr || depth_ >= kSchemaDepthMax / 2 || !opening_.insert(target).second) {
     note(fmt::format("`$ref` to {}", json::serialize(name)));
     return {{}};
   }
@@ -428,6 +434,7 @@ Alternatives Normalizer::seen_through(const json::object& reference) {
     for (json::object& inner : seen_through(one)) all.push_back(std::move(inner));
   }
   --depth_;
+  opening_.erase(target);
   return all;
 }
 

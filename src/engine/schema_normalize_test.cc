@@ -257,6 +257,15 @@ TEST_F(SchemaNormalizeTest, ReferencesMayComeBackToThemselves) {
   }
 }
 
+TEST_F(SchemaNormalizeTest, WhatIsMergedWithItselfHasAnEnd) {
+  const std::string schema =
+      R"({"$ref":"#/$defs/q","$defs":{"q":{"type":"object","allOf":[{"$ref":"#/$defs/q","anyOf":)"
+      R"([{"required":["a"]},{"required":["b"]},{"minProperties":1}]},{"$ref":"#/$defs/q","anyOf":)"
+      R"([{"required":["c"]},{"required":["d"]}]}],"required":["e"]}}})";
+  EXPECT_FALSE(accepts(schema, "{}"));
+  EXPECT_NE(notes(schema), "");
+}
+
 TEST_F(SchemaNormalizeTest, NamesInPointersAreUnescaped) {
   const std::string schema = R"({"$ref":"#/$defs/a~1b%20c","$defs":{"a/b c":{"type":"boolean"}}})";
   EXPECT_TRUE(accepts(schema, "true"));
