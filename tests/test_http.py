@@ -71,7 +71,7 @@ def test_a_wrong_method_is_a_405_that_names_the_right_one(scripted, method, path
 BAD = [
     (b"not json", "JSON"), (b"[]", "object"), (b"\xff\xfe", "JSON"), (b'{"model":"test"', "JSON"),
     ({"model": None}, "model"), ({"model": 3}, "model"), ({"max_tokens": None}, "max_tokens"),
-    ({"max_tokens": 0}, "max_tokens"), ({"max_tokens": "x"}, "max_tokens"),
+    ({"max_tokens": -1}, "max_tokens"), ({"max_tokens": "x"}, "max_tokens"),
     ({"messages": []}, "messages"), ({"messages": "x"}, "messages"),
     ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0"),
     ({"messages": [{"role": "user"}]}, "messages.0"),

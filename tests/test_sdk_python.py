@@ -80,7 +80,7 @@ def test_a_tool_runner_falls_back_from_threads(smollm2):
 
 
 @pytest.mark.parametrize("change,error", [
-    ({"max_tokens": 0}, anthropic.BadRequestError),
+    ({"max_tokens": -1}, anthropic.BadRequestError),
     ({"model": "no-such-model"}, anthropic.NotFoundError),
     ({"messages": [{"role": "user", "content": "word " * 20_000}]}, anthropic.BadRequestError)])
 def test_errors_arrive_as_the_sdks_classes(smollm2, change, error):

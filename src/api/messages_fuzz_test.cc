@@ -67,7 +67,7 @@ bool check(const std::string& body) {
     EXPECT_FALSE(request.error().message.empty());
     return false;
   }
-  EXPECT_GE(request->output_tokens_max, 1U);
+  EXPECT_LE(request->prompt.rules.thinking_tokens_max, request->output_tokens_max);
   expect_canonical(request->prompt);
   return true;
 }

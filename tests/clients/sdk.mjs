@@ -42,7 +42,7 @@ async function errorOf(change) {
   }
 }
 seen.errors = {
-  max_tokens: await errorOf({ max_tokens: 0 }),
+  max_tokens: await errorOf({ max_tokens: -1 }),
   model: await errorOf({ model: 'no-such-model' }),
 };
 

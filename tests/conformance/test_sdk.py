@@ -66,6 +66,15 @@ def test_max_tokens_ends_an_answer(sdk, steady):
     assert message["usage"]["output_tokens"] == 5
 
 
+def test_max_tokens_0_reads_the_prompt_for_the_next_request(sdk, steady):
+    request = script("say warm " + "and " * 200 + sdk.name)
+    first = sdk.ok(steady.url, "create", request | {"max_tokens": 0})["message"]
+    assert (first["content"], first["stop_reason"]) == ([], "max_tokens")
+    assert first["usage"]["output_tokens"] == 0
+    again = sdk.ok(steady.url, "create", request)["message"]
+    assert again["usage"]["cache_read_input_tokens"] >= 200
+
+
 def test_a_stop_sequence_ends_an_answer_and_is_named(sdk, steady):
     request = script("say one two STOP three", stop_sequences=["STOP"])
     message = sdk.ok(steady.url, "create", request)["message"]
@@ -161,7 +170,7 @@ TOO_LARGE = {True: {"python": "ContentTooLargeError", "typescript": "ContentTooL
 
 
 @pytest.mark.parametrize("change, name, status, kind, words", [
-    ({"max_tokens": 0}, "BadRequestError", 400, "invalid_request_error", "max_tokens"),
+    ({"max_tokens": -1}, "BadRequestError", 400, "invalid_request_error", "max_tokens"),
     ({"messages": []}, "BadRequestError", 400, "invalid_request_error", "messages"),
     ({"messages": [{"role": "robot", "content": "x"}]}, "BadRequestError", 400,
      "invalid_request_error", "messages.0.role"),

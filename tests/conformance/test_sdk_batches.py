@@ -61,7 +61,7 @@ def test_a_batch_is_answered_and_its_results_are_read(call):
 
 def test_a_bad_request_is_a_result_of_its_own(call):
     requests = batch_of(good="script: say one", bad="script: say two")
-    requests["requests"][1]["params"]["max_tokens"] = 0
+    requests["requests"][1]["params"]["max_tokens"] = -1
     batch = call("create", **requests)
     ended(call, batch)
     found = results(call, batch)

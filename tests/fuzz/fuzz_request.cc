@@ -45,7 +45,7 @@ void check(const pensieve::engine::Prompt& prompt, bool sees) {
 void parse(std::string_view body, bool sees) {
   if (const auto request = pensieve::api::parse_messages_request(body, sees)) {
     check(request->prompt, sees);
-    require(request->output_tokens_max >= 1);
+    require(request->prompt.rules.thinking_tokens_max <= request->output_tokens_max);
   } else {
     check(request.error());
   }
@@ -56,7 +56,7 @@ void parse(std::string_view body, bool sees) {
   }
   if (const auto chat = pensieve::api::parse_chat_request(body, sees)) {
     check(chat->messages.prompt, sees);
-    require(chat->messages.output_tokens_max >= 1);
+    require(chat->messages.prompt.rules.thinking_tokens_max <= chat->messages.output_tokens_max);
   } else {
     check(chat.error());
   }
