@@ -77,7 +77,8 @@ constexpr Key kKeys[] = {
      "Further keys, each \"NAME SECRET [requests=N] [tokens_per_day=N]\". Empty: none.", true},
     {"server.allowed_origins", "", [](Settings& s) -> Field { return &s.server.allowed_origins; },
      0, 0, "",
-     "Origins of web pages that may call the server, as \"http://host:port\". Empty: none."},
+     "Origins of web pages and extensions that may call the server, as \"http://host:port\". "
+     "Empty: none."},
 
     {"models.directory", "", [](Settings& s) -> Field { return &s.models.directory; }, 0, 0, "",
      "Folders with models. Empty: ./models and ${XDG_CACHE_HOME:-~/.cache}/pensieve/models."},

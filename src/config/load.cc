@@ -30,6 +30,17 @@ constexpr std::string_view kPrefix = "PENSIEVE_";
 constexpr std::string_view kConfigVariable = "PENSIEVE_CONFIG";
 constexpr std::string_view kOtherVariables[] = {kConfigVariable, "PENSIEVE_CLAUDE_MODEL"};
 
+/// "https://host:port", and what browsers' extensions and programs made of web pages send
+/// ("chrome-extension://id", "app://name").
+bool is_origin(std::string_view text) {
+  constexpr std::string_view kSchemeCharacters = "abcdefghijklmnopqrstuvwxyz0123456789+-.";
+  const std::size_t scheme = text.find("://");
+  if (scheme == std::string_view::npos || scheme == 0) return false;
+  const std::string_view host = text.substr(scheme + 3);
+  return text.find_first_not_of(kSchemeCharacters) == scheme && !host.empty() &&
+         host.find('/') == std::string_view::npos;
+}
+
 /// The variable's text; an empty one counts as not set.
 std::optional<std::string> variable(const Sources& sources, std::string_view name) {
   const auto found = sources.environment.find(std::string(name));
@@ -249,8 +260,7 @@ class Loader {
     if (settings.host.empty()) return bad("host", "must not be empty");
     if (settings.model.empty()) return bad("model", "must not be empty");
     for (const std::string& item : settings.server.allowed_origins) {
-      const bool web = item.starts_with("http://") || item.starts_with("https://");
-      if (!web || item.find('/', item.find("//") + 2) != std::string::npos) {
+      if (!is_origin(item)) {
         return bad("server.allowed_origins",
                    fmt::format("\"{}\" is no origin; write it as \"http://host:port\"", item));
       }

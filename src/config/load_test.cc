@@ -276,12 +276,15 @@ TEST_F(LoadTest, OnlyRealLoopbackAddressesAreLoopback) {
 }
 
 TEST_F(LoadTest, AnOriginIsASchemeAndAHost) {
-  sources_.environment["PENSIEVE_SERVER_ALLOWED_ORIGINS"] = "http://a:3000,https://b";
+  sources_.environment["PENSIEVE_SERVER_ALLOWED_ORIGINS"] =
+      "http://a:3000,https://b,chrome-extension://c,app://d.md";
   auto loaded = load(sources_);
   ASSERT_TRUE(loaded) << loaded.error().message;
   EXPECT_EQ(loaded->settings.server.allowed_origins,
-            (std::vector<std::string>{"http://a:3000", "https://b"}));
-  for (const char* text : {"*", "localhost:3000", "http://a/"}) {
+            (std::vector<std::string>{"http://a:3000", "https://b", "chrome-extension://c",
+                                      "app://d.md"}));
+  for (const char* text :
+       {"*", "localhost:3000", "http://a/", "http://", "://a", "null", "a b://c"}) {
     sources_.environment["PENSIEVE_SERVER_ALLOWED_ORIGINS"] = text;
     EXPECT_FALSE(load(sources_)) << text;
   }
