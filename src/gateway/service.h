@@ -93,7 +93,8 @@ class Service final : public RequestSink {
   boost::asio::awaitable<void> route_model_work(Exchange& exchange, const std::string& request_id);
   /// POST /v1/messages and /v1/chat/completions.
   boost::asio::awaitable<void> messages(Exchange& exchange, const std::string& request_id);
-  /// For what a body may take while it is parsed; given back once that is done.
+  /// Puts halves of characters in the body right, and charges what it may take while it is parsed;
+  /// to be given back once that is done.
   std::expected<BufferCharge, BufferShortage> begin_parsing(Exchange& exchange);
   boost::asio::awaitable<void> count_tokens(Exchange& exchange, const std::string& request_id);
   boost::asio::awaitable<void> clear_cache(Exchange& exchange, const std::string& request_id);
