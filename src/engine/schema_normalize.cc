@@ -14,6 +14,7 @@
 #include "engine/schema_drafts.h"
 #include "engine/schema_keywords.h"
 #include "engine/schema_merge.h"
+#include "engine/schema_nesting.h"
 
 namespace pensieve::engine {
 namespace {
@@ -96,7 +97,7 @@ class Normalizer {
     if (!out.is_object()) out = json::object();
     break_circles();
     if (!definitions_.empty()) out.get_object()["$defs"] = std::move(definitions_);
-    return {json::serialize(out), std::move(notes_)};
+    return {json::serialize(with_bounded_nesting(out)), std::move(notes_)};
   }
 
  private:

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/schema_nesting.h"
 #include "engine/schema_simpler.h"
 #include "engine/structural_tag.h"
 #include "engine/testing/byte_vocabulary.h"
@@ -304,6 +305,53 @@ TEST_F(SchemaNormalizeTest, ASimplerSchemaKeepsNamesAndKinds) {
   EXPECT_TRUE(takes(simpler, R"({"pattern":"other","n":9})"));
   EXPECT_FALSE(takes(simpler, R"({"pattern":"other","n":10})"));
   EXPECT_FALSE(takes(simpler, "{}"));
+}
+
+/// `count` times `open`, then `innermost`, then as often `close`.
+std::string nested(int count, const std::string& open, const std::string& innermost,
+                   const std::string& close) {
+  std::string text;
+  for (int i = 0; i < count; ++i) text += open;
+  text += innermost;
+  for (int i = 0; i < count; ++i) text += close;
+  return text;
+}
+
+TEST_F(SchemaNormalizeTest, WhatContainsItselfHasAnEnd) {
+  const std::string item =
+      R"({"$defs":{"item":{"type":"object","properties":{"id":{"type":"integer"},"part":)"
+      R"({"$ref":"#/$defs/item"}},"required":["id"]}},"$ref":"#/$defs/item"})";
+  const auto parts = [](int count) {
+    return nested(count, R"({"id":1,"part":)", R"({"id":1})", "}");
+  };
+  EXPECT_TRUE(accepts(item, parts(0)));
+  EXPECT_TRUE(accepts(item, parts(kNestingMax - 1)));
+  EXPECT_FALSE(accepts(item, parts(kNestingMax)));
+  const std::string chain =
+      R"({"type":"object","properties":{"next":{"anyOf":[{"$ref":"#"},{"type":"null"}]}},)"
+      R"("required":["next"]})";
+  const auto links = [](int count) { return nested(count, R"({"next":)", "null", "}"); };
+  EXPECT_TRUE(accepts(chain, links(1)));
+  EXPECT_TRUE(accepts(chain, links(kNestingMax)));
+  EXPECT_FALSE(accepts(chain, links(kNestingMax + 2)));
+  const std::string lists = R"({"type":"array","items":{"$ref":"#"}})";
+  EXPECT_TRUE(accepts(lists, "[[],[[]]]"));
+  EXPECT_TRUE(accepts(lists, nested(kNestingMax, "[", "", "]")));
+  EXPECT_FALSE(accepts(lists, nested(kNestingMax + 2, "[", "", "]")));
+  const std::string maps = R"({"type":"object","additionalProperties":{"$ref":"#"}})";
+  EXPECT_TRUE(accepts(maps, R"({"a":{"b":{}},"c":{}})"));
+  EXPECT_FALSE(accepts(maps, nested(kNestingMax + 2, R"({"a":)", "{}", "}")));
+  for (const std::string& schema : {item, chain, lists, maps}) EXPECT_EQ(notes(schema), "");
+}
+
+TEST_F(SchemaNormalizeTest, WhatIsValidWithoutEndOnlyStaysAsItIs) {
+  const std::string endless =
+      R"({"type":"object","properties":{"next":{"$ref":"#"}},"required":["next"]})";
+  EXPECT_EQ(normalized(endless).schema.find("_1"), std::string::npos);
+  const std::string plain =
+      R"({"$defs":{"a":{"type":"integer"}},"type":"array","items":{"$ref":"#/$defs/a"}})";
+  EXPECT_TRUE(accepts(plain, "[1,2]"));
+  EXPECT_EQ(normalized(plain).schema.find("_1"), std::string::npos);
 }
 
 }  // namespace
