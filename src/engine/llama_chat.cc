@@ -12,6 +12,7 @@
 #include <log.h>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "engine/answer_grammar.h"
 #include "engine/control_guard.h"
 #include "engine/llama_native.h"
@@ -36,13 +37,6 @@ const char* role_name(Role role) {
 }
 
 namespace {
-
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view kSpaces = " \t\r\n";
-  const std::size_t first = text.find_first_not_of(kSpaces);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
-}
 
 // What Gemma's instruction models were trained with, for files of theirs that lost it.
 constexpr const char* kGemmaTemplate = R"({{ bos_token }}

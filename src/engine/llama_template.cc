@@ -11,6 +11,7 @@
 #include <fmt/core.h>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "engine/llama_chat.h"
 #include "engine/native_schema.h"
 #include "engine/prompt_check.h"
@@ -33,20 +34,12 @@ common_chat_tool_choice choice_of(ToolChoice choice) {
   return COMMON_CHAT_TOOL_CHOICE_AUTO;
 }
 
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view kSpaces = " \t\r\n";
-  const std::size_t first = text.find_first_not_of(kSpaces);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
-}
-
 /// Takes off an empty pair of marks at the end, which some templates write where they were given no
 /// thoughts.
 void drop_empty_thoughts(std::string& text, const ThinkingForm& form) {
-  constexpr std::string_view kSpaces = " \t\r\n";
   std::string_view kept = text;
   for (const std::string& mark : {form.end, form.begin}) {
-    kept = kept.substr(0, kept.find_last_not_of(kSpaces) + 1);
+    kept = kept.substr(0, kept.find_last_not_of(kTextSpaces) + 1);
     if (!kept.ends_with(mark)) return;
     kept.remove_suffix(mark.size());
   }
@@ -69,7 +62,7 @@ void put_thoughts(std::string& text, const ThoughtMarks& marks, const ThinkingFo
     put += form.begin;
     put.append(text, thoughts, closed - thoughts);
     put += end;
-    done = std::min(text.find_first_not_of(" \t\r\n", closed + marks.end.size()), text.size());
+    done = std::min(text.find_first_not_of(kTextSpaces, closed + marks.end.size()), text.size());
   }
   put.append(text, done);
   text = std::move(put);

@@ -6,19 +6,13 @@
 #include <fmt/core.h>
 #include <boost/json.hpp>
 
+#include "base/text.h"
 #include "engine/tool_text.h"
 
 namespace pensieve::engine {
 namespace {
 
 namespace json = boost::json;
-
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view kSpaces = " \t\r\n";
-  const std::size_t first = text.find_first_not_of(kSpaces);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
-}
 
 /// Looks for the parts of one message behind the one before it. A template may put them in any
 /// order.

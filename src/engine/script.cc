@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "base/text.h"
 #include "engine/tool_text.h"
 
 namespace pensieve::engine {
@@ -23,17 +24,11 @@ bool is_space(char c) {
   return kSpaces.find(c) != std::string_view::npos;
 }
 
-std::string_view trimmed(std::string_view text) {
-  const std::size_t first = text.find_first_not_of(kSpaces);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
-}
-
 /// Takes the first word off `text`, which is left trimmed.
 std::string_view take_word(std::string_view& text) {
-  text = trimmed(text);
+  text = trimmed(text, kSpaces);
   const std::string_view word = text.substr(0, text.find_first_of(kSpaces));
-  text = trimmed(text.substr(word.size()));
+  text = trimmed(text.substr(word.size()), kSpaces);
   return word;
 }
 
@@ -229,7 +224,7 @@ Script Script::parse(std::string_view user_text, std::size_t turn) {
   std::string_view rest = user_text.substr(mark + kScriptMark.size());
   while (!rest.empty()) {
     const std::size_t end = std::min(rest.find_first_of(";\n"), rest.size());
-    const std::string_view statement = trimmed(rest.substr(0, end));
+    const std::string_view statement = trimmed(rest.substr(0, end), kSpaces);
     rest.remove_prefix(std::min(end + 1, rest.size()));
     if (statement == kThen) {
       if (turn == 0) break;

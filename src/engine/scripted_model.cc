@@ -7,6 +7,8 @@
 
 #include <fmt/core.h>
 
+#include "base/text.h"
+
 namespace pensieve::engine {
 namespace {
 
@@ -47,12 +49,6 @@ std::optional<std::string> set_key(ScriptedModel& model, std::string_view key,
   return std::nullopt;
 }
 
-std::string_view trimmed(std::string_view text) {
-  const std::size_t first = text.find_first_not_of(kSpaces);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
-}
-
 }  // namespace
 
 Result<ScriptedModel> read_scripted_model(const std::string& path) {
@@ -61,10 +57,11 @@ Result<ScriptedModel> read_scripted_model(const std::string& path) {
   ScriptedModel model;
   std::string line;
   for (std::uint32_t number = 1; std::getline(file, line); ++number) {
-    const std::string_view text = trimmed(std::string_view(line).substr(0, line.find('#')));
+    const std::string_view text =
+        trimmed(std::string_view(line).substr(0, line.find('#')), kSpaces);
     if (text.empty()) continue;
     const std::string_view key = text.substr(0, text.find_first_of(kSpaces));
-    const std::string_view value = trimmed(text.substr(key.size()));
+    const std::string_view value = trimmed(text.substr(key.size()), kSpaces);
     if (const std::optional<std::string> wrong = set_key(model, key, value)) {
       return fail(Code::kInvalidArgument, fmt::format("{}:{}: {}", path, number, *wrong));
     }

@@ -6,6 +6,8 @@
 
 #include <fmt/core.h>
 
+#include "base/text.h"
+
 namespace pensieve::gateway {
 namespace {
 
@@ -38,16 +40,12 @@ std::string_view origin_host(std::string_view origin) {
   return scheme == std::string_view::npos ? std::string_view() : origin.substr(scheme + 3);
 }
 
-std::string_view trimmed(std::string_view text) {
-  const std::size_t begin = text.find_first_not_of(" \t");
-  if (begin == std::string_view::npos) return {};
-  return text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
-}
+constexpr std::string_view kSpaces = " \t";  // A header has no line breaks.
 
 /// Takes what stands before the next `separator` off `rest`, without the spaces around it.
 std::string_view take_item(std::string_view& rest, char separator) {
   const std::size_t end = std::min(rest.find(separator), rest.size());
-  const std::string_view item = trimmed(rest.substr(0, end));
+  const std::string_view item = trimmed(rest.substr(0, end), kSpaces);
   rest.remove_prefix(std::min(end + 1, rest.size()));
   return item;
 }
@@ -55,7 +53,8 @@ std::string_view take_item(std::string_view& rest, char separator) {
 /// What follows "Bearer", a word without case (RFC 9110, section 11.1).
 std::string_view bearer_token(const HttpRequest& request) {
   std::string_view rest = request.header("authorization");
-  return equal_without_case(take_item(rest, ' '), "Bearer") ? trimmed(rest) : std::string_view();
+  return equal_without_case(take_item(rest, ' '), "Bearer") ? trimmed(rest, kSpaces)
+                                                            : std::string_view();
 }
 
 const ApiKey* key_for(std::string_view shown, const AccessRules& rules) {
@@ -91,7 +90,7 @@ bool is_forwarded_for_another(std::string_view list) {
     std::string_view address;
     while (!element.empty()) {
       std::string_view node = take_item(element, ';');
-      if (equal_without_case(take_item(node, '='), "for")) address = trimmed(node);
+      if (equal_without_case(take_item(node, '='), "for")) address = trimmed(node, kSpaces);
     }
     if (address.size() > 1 && address.starts_with('"'))
       address = address.substr(1, address.size() - 2);
