@@ -142,6 +142,8 @@ LARGE = [
                   "map": {"type": "object", "additionalProperties": ref("item"),
                           "maxProperties": 2}}}),
 ]
+
+
 def part(required=None, /, **properties):
     """An object that does not say whether it has other properties."""
     said = obj(required, **properties)

@@ -26,10 +26,6 @@ constexpr std::size_t kStopsMax = 64;
 constexpr std::size_t kStopBytesMax = 1024;
 constexpr std::string_view kNoParameters = R"({"type":"object","properties":{}})";
 
-std::unexpected<Refusal> refuse(std::string_view field, std::string reason) {
-  return std::unexpected(Refusal{std::string(field), std::move(reason)});
-}
-
 std::string_view view(const boost::json::string& text) {
   return {text.data(), text.size()};
 }

@@ -28,10 +28,6 @@ struct Block {
 
 using Read = std::expected<void, Refusal>;
 
-std::unexpected<Refusal> refuse(std::string field, std::string reason) {
-  return std::unexpected(Refusal{std::move(field), std::move(reason)});
-}
-
 std::unexpected<Refusal> refuse_type(std::string_view type, std::string_view known) {
   return refuse("", fmt::format("Input tag '{}' found using 'type' does not match any of the "
                                 "expected tags: {}",

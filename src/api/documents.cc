@@ -9,10 +9,6 @@ namespace {
 using boost::json::object;
 using boost::json::value;
 
-std::unexpected<Refusal> refuse(std::string field, std::string reason) {
-  return std::unexpected(Refusal{std::move(field), std::move(reason)});
-}
-
 /// The text of a document's `content`, a string or text blocks.
 std::expected<std::string, Refusal> content_text(const value& content) {
   if (const boost::json::string* text = content.if_string()) return std::string(*text);

@@ -24,10 +24,6 @@ using Field = std::expected<T, Refusal>;
 
 constexpr std::size_t kNameBytesMax = 256;
 
-std::unexpected<Refusal> refuse(std::string_view field, std::string reason) {
-  return std::unexpected(Refusal{std::string(field), std::move(reason)});
-}
-
 /// What the inputs may still have in all.
 struct Room {
   std::size_t bytes = kEmbeddingTextBytesMax;

@@ -159,6 +159,10 @@ void append_json(std::string& out, std::uint64_t number) {
   out += std::to_string(number);
 }
 
+std::unexpected<Refusal> refuse(std::string_view field, std::string reason) {
+  return std::unexpected(Refusal{std::string(field), std::move(reason)});
+}
+
 Refusal within(std::string_view outer, Refusal inner) {
   inner.field.insert(0, inner.field.empty() ? outer : fmt::format("{}.", outer));
   return inner;

@@ -47,6 +47,7 @@ struct Refusal {
   std::string field;  // "content.1.text"; empty: the value itself.
   std::string reason;
 };
+std::unexpected<Refusal> refuse(std::string_view field, std::string reason);
 Refusal within(std::string_view outer, Refusal inner);
 Refusal within(std::size_t index, Refusal inner);
 ApiError to_error(const Refusal& refusal);  // 400, "field: reason".

@@ -24,10 +24,6 @@ constexpr std::size_t kStopSequenceBytesMax = 1024;
 template <class T>
 using Field = std::expected<T, Refusal>;
 
-std::unexpected<Refusal> refuse(std::string_view field, std::string reason) {
-  return std::unexpected(Refusal{std::string(field), std::move(reason)});
-}
-
 Field<std::string> parse_model(const object& body) {
   const auto model = require_string(body, "model");
   if (!model) return std::unexpected(model.error());

@@ -20,8 +20,7 @@ namespace pensieve::api {
 struct MessagesRequest {
   std::string model;  // As the client wrote it.
   engine::Prompt prompt;
-  std::uint32_t output_tokens_max =
-      0;  // max_tokens; 0 reads the prompt only; not yet clamped to the window.
+  std::uint32_t output_tokens_max = 0;  // max_tokens; 0: read the prompt. Not yet clamped.
   std::vector<std::string> stop_sequences;
   engine::Sampling sampling;
   ThinkingDisplay thinking_display = ThinkingDisplay::kNone;

@@ -21,10 +21,6 @@ constexpr std::string_view kSignatureMark = "cGVuc2lldmU.";
 constexpr std::string_view kDigits =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-std::unexpected<Refusal> refuse(std::string field, std::string reason) {
-  return std::unexpected(Refusal{std::move(field), std::move(reason)});
-}
-
 std::expected<std::uint32_t, Refusal> read_budget(const object& thinking) {
   const auto field = require(thinking, "budget_tokens");
   if (!field) return std::unexpected(field.error());

@@ -17,10 +17,6 @@ namespace {
 using boost::json::object;
 using boost::json::value;
 
-std::unexpected<Refusal> refuse(std::string field, std::string reason) {
-  return std::unexpected(Refusal{std::move(field), std::move(reason)});
-}
-
 std::expected<bool, Refusal> flag(const object& members, std::string_view key) {
   const value* field = find(members, key);
   if (field == nullptr) return false;

@@ -74,11 +74,6 @@ const json::value* unnamed_rule(const json::object& schema) {
   return schema.if_contains("additionalProperties");
 }
 
-bool requires_name(const json::object& schema, std::string_view name) {
-  const json::value* const names = schema.if_contains("required");
-  return names != nullptr && names->is_array() && contains(names->get_array(), json::value(name));
-}
-
 bool forbids(const json::object& schema, std::string_view name) {
   if (const json::value* const property = property_of(schema, name)) return is_false(*property);
   const json::value* const rule = unnamed_rule(schema);
@@ -398,6 +393,11 @@ double length_of(std::string_view text) {
 
 bool is_false(const json::value& schema) {
   return schema.is_bool() && !schema.get_bool();
+}
+
+bool requires_name(const json::object& schema, std::string_view name) {
+  const json::value* const names = schema.if_contains("required");
+  return names != nullptr && names->is_array() && contains(names->get_array(), json::value(name));
 }
 
 std::optional<json::object> merged(const json::object& one, const json::object& other,

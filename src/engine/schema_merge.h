@@ -34,6 +34,8 @@ bool may_be_valid(const boost::json::value& value, const boost::json::object& sc
 /// Empty where any type is right.
 boost::json::array types_of(const boost::json::object& schema);
 
+bool requires_name(const boost::json::object& schema, std::string_view name);
+
 /// A property that may not be there.
 bool is_false(const boost::json::value& schema);
 

@@ -10,6 +10,8 @@
 
 #include <fmt/core.h>
 
+#include "engine/schema_merge.h"
+
 namespace pensieve::engine {
 namespace {
 
@@ -144,7 +146,7 @@ class Leveler {
       for (const auto& [name, schema] : named->get_object()) {
         if (auto kept = written(schema, level)) {
           left[name] = *std::move(kept);
-        } else if (is_required(out, name)) {
+        } else if (requires_name(out, name)) {
           return false;
         } else {
           is_whole = false;
@@ -177,15 +179,6 @@ class Leveler {
       schema = *std::move(kept);
     }
     return true;
-  }
-
-  static bool is_required(const json::object& schema, std::string_view name) {
-    const json::value* const names = schema.if_contains("required");
-    if (names == nullptr || !names->is_array()) return false;
-    const json::array& list = names->get_array();
-    return std::any_of(list.begin(), list.end(), [name](const json::value& one) {
-      return one.is_string() && std::string_view(one.get_string()) == name;
-    });
   }
 
   static std::size_t count(const json::object& schema, std::string_view keyword) {
