@@ -117,6 +117,7 @@ class Normalizer {
   Alternatives opened(const Alternatives& some);
   Alternatives joined(const Alternatives& some, const Alternatives& others);
   Alternatives joined_pair(const json::object& one, const json::object& other);
+  bool set_apart(json::object& one, const json::object& other);
   Alternatives exclusive(const Alternatives& bases, const std::vector<Alternatives>& branches);
   Alternatives seen_through(const json::object& reference);
 
@@ -439,6 +440,22 @@ Alternatives Normalizer::seen_through(const json::object& reference) {
   return all;
 }
 
+/// Takes what is valid for `other` from `one`; where `other` refers to several, what is valid for
+/// the last of them that has something to take. False where there is no way to say it of each.
+bool Normalizer::set_apart(json::object& one, const json::object& other) {
+  const Alternatives mine = opened({one});
+  bool is_apart = true;
+  for (const json::object& theirs : opened({other})) {
+    const auto apart = mine.size() == 1 ? without(mine.front(), theirs) : std::nullopt;
+    if (!apart) {
+      is_apart = false;
+    } else if (*apart != mine.front()) {
+      one = *apart;
+    }
+  }
+  return is_apart;
+}
+
 /// Everything that is valid for one of `bases` and exactly one of `branches`.
 Alternatives Normalizer::exclusive(const Alternatives& bases,
                                    const std::vector<Alternatives>& branches) {
@@ -454,16 +471,7 @@ Alternatives Normalizer::exclusive(const Alternatives& bases,
         for (std::size_t other = 0; other < with.size() && is_small; ++other) {
           if (other == mine) continue;
           for (const json::object& theirs : with[other]) {
-            const Alternatives mine_open = opened({narrow});
-            for (const json::object& plain : opened({theirs})) {
-              const auto apart =
-                  mine_open.size() == 1 ? without(mine_open.front(), plain) : std::nullopt;
-              if (!apart) {
-                is_exact = false;
-              } else if (*apart != mine_open.front()) {
-                narrow = *apart;
-              }
-            }
+            if (!set_apart(narrow, theirs)) is_exact = false;
           }
         }
         all.push_back(std::move(narrow));
