@@ -222,19 +222,25 @@ Alternatives AlternativeFinder::seen_through(const json::object& reference) {
   return all;
 }
 
-/// Takes what is valid for `other` from `one`; where `other` refers to several, what is valid for
-/// the last of them that has something to take. False where there is no way to say it of each.
-bool AlternativeFinder::set_apart(json::object& one, const json::object& other) {
-  const Alternatives mine = opened({one});
+/// Takes what is valid for `other` from each of `some`; either may refer to several. False where
+/// there is no way to say it of all of them; what can be said is taken all the same.
+bool AlternativeFinder::set_apart(Alternatives& some, const json::object& other) {
+  Alternatives left = opened(some);
   bool is_apart = true;
+  bool is_changed = false;
   for (const json::object& theirs : opened({other})) {
-    const auto apart = mine.size() == 1 ? without(mine.front(), theirs) : std::nullopt;
-    if (!apart) {
-      is_apart = false;
-    } else if (*apart != mine.front()) {
-      one = *apart;
+    for (json::object& one : left) {
+      // From what is left of it, so that nothing comes back.
+      std::optional<json::object> apart = without(one, theirs);
+      if (!apart) {
+        is_apart = false;
+      } else if (*apart != one) {
+        one = *std::move(apart);
+        is_changed = true;
+      }
     }
   }
+  if (is_changed) some = std::move(left);  // Else a reference stays what it is.
   return is_apart;
 }
 
@@ -249,14 +255,14 @@ Alternatives AlternativeFinder::exclusive(const Alternatives& bases,
     for (const Alternatives& branch : branches) with.push_back(joined({base}, branch));
     for (std::size_t mine = 0; mine < with.size(); ++mine) {
       for (const json::object& one : with[mine]) {
-        json::object narrow = one;
+        Alternatives narrow = {one};
         for (std::size_t other = 0; other < with.size() && is_small; ++other) {
           if (other == mine) continue;
           for (const json::object& theirs : with[other]) {
             if (!set_apart(narrow, theirs)) is_exact = false;
           }
         }
-        all.push_back(std::move(narrow));
+        for (json::object& left : narrow) all.push_back(std::move(left));
       }
     }
   }

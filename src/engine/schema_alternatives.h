@@ -45,7 +45,7 @@ class AlternativeFinder {
   std::optional<Alternatives> all_without(const Alternatives& all, const Alternatives& others);
   Alternatives opened(const Alternatives& some);
   Alternatives joined_pair(const boost::json::object& one, const boost::json::object& other);
-  bool set_apart(boost::json::object& one, const boost::json::object& other);
+  bool set_apart(Alternatives& some, const boost::json::object& other);
   Alternatives exclusive(const Alternatives& bases, const std::vector<Alternatives>& branches);
   Alternatives seen_through(const boost::json::object& reference);
 

@@ -75,6 +75,29 @@ TEST_F(SchemaNormalizeTest, OneOfWhoseBranchesCannotBeToldApartIsNoted) {
   EXPECT_NE(notes(schema).find("oneOf"), std::string::npos);
 }
 
+TEST_F(SchemaNormalizeTest, ABranchIsSetApartFromAllThatAnotherRefersTo) {
+  const std::string either =
+      R"({"anyOf":[{"type":"object","required":["b"]},{"type":"object","required":["c"]}]})";
+  const std::string one =
+      R"({"type":"object","properties":{"a":{},"b":{},"c":{}},"required":["a"]})";
+  const std::string schema =
+      R"({"oneOf":[)" + one + R"(,{"$ref":"#/$defs/either"}],"$defs":{"either":)" + either + "}}";
+  EXPECT_TRUE(accepts(schema, R"({"a":1})"));
+  EXPECT_TRUE(accepts(schema, R"({"b":1})"));
+  EXPECT_TRUE(accepts(schema, R"({"c":1})"));
+  EXPECT_FALSE(accepts(schema, R"({"a":1,"b":2})"));
+  EXPECT_FALSE(accepts(schema, R"({"a":1,"c":2})"));
+  EXPECT_FALSE(accepts(schema, R"({"a":1,"b":2,"c":3})"));
+  EXPECT_EQ(notes(schema), "");
+}
+
+TEST_F(SchemaNormalizeTest, WhatCannotBeSetApartFromAllThatAnotherRefersToIsNoted) {
+  const std::string schema =
+      R"({"oneOf":[{"enum":["x","y","z"]},{"$ref":"#/$defs/some"}],"$defs":{"some":)"
+      R"({"anyOf":[{"const":"x"},{"enum":["y","z"]}]}}})";
+  EXPECT_NE(notes(schema).find("oneOf"), std::string::npos);
+}
+
 TEST_F(SchemaNormalizeTest, BranchesThatAreAlikeAreNotToldApart) {
   const std::string same = R"("oneOf":[{"required":["c"]},{"required":["c"]}])";
   EXPECT_NE(notes("{" + kEither + "," + same + "}").find("oneOf"), std::string::npos);
