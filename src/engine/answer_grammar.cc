@@ -1,7 +1,6 @@
 #include "engine/answer_grammar.h"
 
 #include <exception>
-#include <functional>
 #include <map>
 #include <mutex>
 #include <set>
@@ -39,17 +38,28 @@ Prompt shape_of(const Prompt& prompt) {
   return shape;
 }
 
-/// One for each shape and spelling, so that what is being compiled is known again.
-std::size_t key_of(const Prompt& shape, const CallSpelling& spelling) {
-  const AnswerRules& rules = shape.rules;
-  std::string text =
-      fmt::format("{} {} {} {} {}\n", static_cast<int>(rules.tool_choice), rules.parallel_calls,
-                  rules.tool_name, spelling.begin, rules.json_schema);
-  for (const Tool& tool : shape.tools) text += fmt::format("{} {}\n", tool.name, tool.parameters);
-  return std::hash<std::string>()(text);
-}
-
 enum class Strength : std::uint8_t { kWhole, kSimpler };
+
+/// All that tag_of() looks at, each part with its length, so that no two requests share one.
+std::string key_of(const Prompt& shape, const CallSpelling& spelling, Strength strength) {
+  const AnswerRules& rules = shape.rules;
+  std::string key = fmt::format("{} {} {} {}", static_cast<int>(strength), rules.parallel_calls,
+                                static_cast<int>(rules.tool_choice), spelling.spaces_max);
+  const auto add = [&key](std::string_view part) {
+    key += fmt::format(" {}:", part.size());
+    key += part;
+  };
+  for (const std::string_view part :
+       {std::string_view(rules.tool_name), spelling.begin, spelling.arguments, spelling.end}) {
+    add(part);
+  }
+  add(rules.json_schema);
+  for (const Tool& tool : shape.tools) {
+    add(tool.name);
+    add(tool.parameters);
+  }
+  return key;
+}
 
 /// Schemas as formats of a structural tag, each made once.
 class Formats {
@@ -117,15 +127,16 @@ Result<std::shared_ptr<const TokenGrammar>> AnswerGrammars::of(const Prompt& pro
                                                                const CallSpelling& spelling) {
   Prompt shape = shape_of(prompt);
   if (shape.tools.empty() && shape.rules.json_schema.empty()) return nullptr;
-  const std::size_t key = key_of(shape, spelling);
   auto grammar = compiler_.compile(
-      key, [shape, spelling] { return tag_of(shape, spelling, Strength::kWhole); },
+      key_of(shape, spelling, Strength::kWhole),
+      [shape, spelling] { return tag_of(shape, spelling, Strength::kWhole); },
       GrammarCompiler::kCompileMax);
   if (grammar) return grammar;
   tell_once(fmt::format("patterns and counts of a request's schemas are not enforced: {}",
                         grammar.error().message));
   grammar = compiler_.compile(
-      key + 1, [shape, spelling] { return tag_of(shape, spelling, Strength::kSimpler); },
+      key_of(shape, spelling, Strength::kSimpler),
+      [shape, spelling] { return tag_of(shape, spelling, Strength::kSimpler); },
       kSimplerCompileMax);
   if (grammar) return grammar;
   // Each is fine alone, and they are too many or too long together, or others hold the compiler.

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <bit>
 #include <exception>
-#include <functional>
 #include <future>
 #include <limits>
 #include <map>
@@ -232,7 +231,7 @@ struct GrammarCompiler::Impl {
   }
 
   /// What became of a compilation that was given up; empty where there was none.
-  std::optional<Outcome> given_up_before(std::size_t key) {
+  std::optional<Outcome> given_up_before(const std::string& key) {
     const std::lock_guard lock(mutex);
     const auto known = given_up.find(key);
     if (known == given_up.end()) return std::nullopt;
@@ -244,13 +243,19 @@ struct GrammarCompiler::Impl {
     return result.get();
   }
 
-  void give_up(std::size_t key, std::shared_future<Outcome> result) {
+  void give_up(const std::string& key, std::shared_future<Outcome> result) {
     const std::lock_guard lock(mutex);
     // Those that go on are at most kCompilingMax.
-    if (given_up.size() >= kGivenUpMax) {
+    if (given_up.size() >= kGivenUpMax || !has_room_for(key)) {
       std::erase_if(given_up, [](const auto& entry) { return is_ready(entry.second); });
     }
-    given_up.insert_or_assign(key, std::move(result));
+    if (has_room_for(key)) given_up.insert_or_assign(key, std::move(result));
+  }
+
+  bool has_room_for(const std::string& key) const {
+    std::size_t bytes = key.size();
+    for (const auto& [known, result] : given_up) bytes += known.size();
+    return bytes <= kGivenUpBytesMax;
   }
 
   static bool is_ready(const std::shared_future<Outcome>& result) {
@@ -260,7 +265,7 @@ struct GrammarCompiler::Impl {
   const std::size_t vocabulary;
   std::atomic<int> compiling = 0;
   std::mutex mutex;
-  std::map<std::size_t, std::shared_future<Outcome>> given_up;  // Guarded by mutex.
+  std::map<std::string, std::shared_future<Outcome>> given_up;  // Guarded by mutex.
   xgrammar::GrammarCompiler compiler;  // Its members may be called from any thread.
 };
 
@@ -271,10 +276,10 @@ GrammarCompiler::~GrammarCompiler() = default;
 
 Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile(const std::string& tag) {
   return compile(
-      std::hash<std::string>()(tag), [tag] { return tag; }, kCompileMax);
+      tag, [tag] { return tag; }, kCompileMax);
 }
 
-Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile(std::size_t key,
+Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile(const std::string& key,
                                                                      MakeTag make_tag,
                                                                      Duration wait) {
   if (std::optional<Impl::Outcome> known = impl_->given_up_before(key)) return *std::move(known);

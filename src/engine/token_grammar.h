@@ -64,6 +64,8 @@ class GrammarCompiler {
   static constexpr int kCompilingMax = 3;
   /// Compilations that nobody waited for and whose results wait for the next who asks.
   static constexpr std::size_t kGivenUpMax = 8;
+  /// Bytes of their keys. Choice: as much as one structural tag may have.
+  static constexpr std::size_t kGivenUpBytesMax = 4U << 20;
   /// Longest structural tag: schemas of hundreds of tools, as grammars, stay below.
   static constexpr std::size_t kTagBytesMax = 4U << 20;
 
@@ -76,11 +78,12 @@ class GrammarCompiler {
   /// the compiler is gone.
   using MakeTag = std::function<std::string()>;
 
-  /// Compiles what `make_tag` writes. Blocks for at most `wait`; `key` stands for what is asked
-  /// for: if it is asked for again, what was given up and is done by then is returned at once.
+  /// Compiles what `make_tag` writes. Blocks for at most `wait`. `key` is all that the tag depends
+  /// on, as a text: a hash would one day give somebody another's grammar. If it is asked for again,
+  /// what was given up and is done by then is returned at once.
   /// Errors: kInvalidArgument with xgrammar's words where it cannot be enforced or is too long;
   /// kDeadlineExceeded; kUnavailable where it is still being compiled, or kCompilingMax others are.
-  Result<std::shared_ptr<const TokenGrammar>> compile(std::size_t key, MakeTag make_tag,
+  Result<std::shared_ptr<const TokenGrammar>> compile(const std::string& key, MakeTag make_tag,
                                                       Duration wait);
   Result<std::shared_ptr<const TokenGrammar>> compile(const std::string& tag);
 

@@ -1,6 +1,7 @@
 #include "engine/token_grammar.h"
 
 #include <cmath>
+#include <future>
 #include <limits>
 #include <string>
 #include <vector>
@@ -271,6 +272,56 @@ TEST_F(TokenGrammarTest, ACompilationThatIsDoneStandsInNobodysWay) {
     prompt.rules.json_schema = fmt::format(R"({{"const":{}}})", i);
     const auto grammar = compiler_.compile(structural_tag(prompt, plain_spelling(), schema_format));
     ASSERT_TRUE(grammar) << i << ": " << grammar.error().message;
+  }
+}
+
+/// A compilation that goes on until it is let go.
+class Blocked {
+ public:
+  ~Blocked() { gate_.set_value(); }
+  GrammarCompiler::MakeTag tag() {
+    return [open = open_]() -> std::string {
+      open.wait();
+      return {};
+    };
+  }
+
+ private:
+  std::promise<void> gate_;
+  std::shared_future<void> open_ = gate_.get_future().share();
+};
+
+TEST_F(TokenGrammarTest, WhatWasGivenUpIsKnownByAllOfItsKey) {
+  // Texts with the same std::hash in libstdc++.
+  const std::string one = "GT;d7FguoV8FW)n!";
+  const std::string other = "OL6CtL73gPcnV-w:";
+  Prompt prompt;
+  prompt.rules.json_schema = R"({"const":1})";
+  const std::string tag = structural_tag(prompt, plain_spelling(), schema_format);
+  Blocked blocked;
+  const auto given_up = compiler_.compile(one, blocked.tag(), Duration());
+  ASSERT_FALSE(given_up);
+  EXPECT_EQ(given_up.error().code, Code::kDeadlineExceeded);
+  const auto again = compiler_.compile(
+      one, [tag] { return tag; }, GrammarCompiler::kCompileMax);
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code, Code::kUnavailable);
+  EXPECT_TRUE(compiler_.compile(
+      other, [tag] { return tag; }, GrammarCompiler::kCompileMax));
+}
+
+TEST_F(TokenGrammarTest, KeysOfWhatWasGivenUpHaveABound) {
+  Prompt prompt;
+  prompt.rules.json_schema = R"({"const":1})";
+  const std::string tag = structural_tag(prompt, plain_spelling(), schema_format);
+  for (const std::size_t more : {0U, 1U}) {
+    GrammarCompiler compiler(byte_pieces(), {kEnd});
+    Blocked blocked;
+    const std::string key(GrammarCompiler::kGivenUpBytesMax + more, 'k');
+    EXPECT_FALSE(compiler.compile(key, blocked.tag(), Duration()));
+    const bool is_known = !compiler.compile(
+        key, [tag] { return tag; }, GrammarCompiler::kCompileMax);
+    EXPECT_EQ(is_known, more == 0) << more;
   }
 }
 
