@@ -162,6 +162,19 @@ TEST_F(BatchesTest, ABatchSaysWhenAndWhereItsResultsAre) {
             json::value(fmt::format("https://127.0.0.1{}/{}/results", kPath, id)));
 }
 
+TEST_F(BatchesTest, ResultsHaveAHead) {
+  TestServer server(options());
+  const std::string id = create(server, {params("say hello")});
+  counts_at_end(server, id);
+  HttpProbe probe = server.connect();
+  probe.send(fmt::format("HEAD {}/{}/results HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", kPath, id));
+  const Answer head = probe.head();
+  EXPECT_EQ(head.status, 200U);
+  EXPECT_EQ(head.header("content-type"), "application/x-jsonl");
+  probe.send(get("/health"));  // Nothing of a body stands in front of its answer.
+  EXPECT_EQ(probe.answer().status, 200U);
+}
+
 TEST_F(BatchesTest, ABatchWaitsWhileThePlaceIsSomebodyElses) {
   TestServer server(options(1));
   HttpProbe interactive = server.connect();

@@ -380,14 +380,14 @@ asio::awaitable<bool> BeastConnection::begin_stream(Headers headers) {
 }
 
 asio::awaitable<bool> BeastConnection::write(std::string_view data) {
-  if (data.empty()) co_return !client_gone_;
+  if (data.empty() || is_head_) co_return !client_gone_;
   std::string bytes =
       chunked_ ? fmt::format("{:x}\r\n{}\r\n", data.size(), data) : std::string(data);
   co_return co_await write_all(std::move(bytes));
 }
 
 asio::awaitable<bool> BeastConnection::end_stream() {
-  if (!chunked_) co_return !client_gone_;
+  if (!chunked_ || is_head_) co_return !client_gone_;
   co_return co_await write_all("0\r\n\r\n");
 }
 

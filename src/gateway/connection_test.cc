@@ -263,10 +263,12 @@ TEST_F(ConnectionTest, AClientThatAsksWithTooLargeABodyIsToldNoAtOnce) {
   EXPECT_EQ(probe.answer().status, 413U);
 }
 
-TEST_F(ConnectionTest, AnAnswerToHeadHasALengthAndNoBody) {
+TEST_F(ConnectionTest, AnAnswerToHeadHasNoBody) {
   HttpProbe probe = connect();
   probe.send("HEAD /a HTTP/1.1\r\nhost: localhost\r\n\r\n");
   EXPECT_EQ(probe.head().header("content-length"), "9");
+  probe.send("HEAD /stream HTTP/1.1\r\nhost: localhost\r\n\r\n");
+  EXPECT_EQ(probe.head().header("content-type"), "text/event-stream");
   probe.send(get("/b"));
   EXPECT_EQ(probe.answer().body, "GET /b  ");
 }

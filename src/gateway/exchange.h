@@ -62,7 +62,8 @@ class Exchange {
   virtual boost::asio::awaitable<void> respond(HttpResponse response) = 0;
 
   /// Sends status 200 and the headers; more follows by write(). Each returns false where the client
-  /// is gone or did not read for too long: the request should end then.
+  /// is gone or did not read for too long: the request should end then. Of an answer to HEAD only
+  /// the headers are sent.
   virtual boost::asio::awaitable<bool> begin_stream(Headers headers) = 0;
   virtual boost::asio::awaitable<bool> write(std::string_view data) = 0;
   virtual boost::asio::awaitable<bool> end_stream() = 0;

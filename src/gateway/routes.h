@@ -26,7 +26,7 @@ inline constexpr std::array kRoutes = {
     Route{"/v1/messages/batches", "GET, HEAD, POST"},
     Route{"/v1/messages/batches/{id}", "GET, HEAD, DELETE"},
     Route{"/v1/messages/batches/{id}/cancel", "POST"},
-    Route{"/v1/messages/batches/{id}/results", "GET"},
+    Route{"/v1/messages/batches/{id}/results", "GET, HEAD"},
     Route{"/v1/models", "GET, HEAD"},
     Route{"/v1/models/{id}", "GET, HEAD"},
     Route{"/v1/chat/completions", "POST"},

@@ -36,6 +36,12 @@ TEST(RoutesTest, WhatIsNotListedIsNone) {
   }
 }
 
+TEST(RoutesTest, WhatCanBeGotHasAHead) {
+  for (const Route& route : kRoutes) {
+    EXPECT_EQ(allows(route, "GET"), allows(route, "HEAD")) << route.path;
+  }
+}
+
 TEST(RoutesTest, OnlyItsMethodsAreAllowed) {
   const Route route{"/", "GET, HEAD, POST"};
   for (const char* method : {"GET", "HEAD", "POST"}) EXPECT_TRUE(allows(route, method)) << method;

@@ -130,7 +130,8 @@ asio::awaitable<void> Service::batch_results(Exchange& exchange, const std::stri
   headers.emplace_back("content-type", "application/x-jsonl");
   ++traffic_.responses[200];
   bool open = co_await exchange.begin_stream(std::move(headers));
-  while (open) {
+  const bool has_body = exchange.request().method != "HEAD";
+  while (open && has_body) {
     const std::string piece = file.next();
     if (piece.empty()) break;
     open = co_await exchange.write(piece);
