@@ -1,6 +1,7 @@
 """Tools over the wire with chat templates that have a form of their own for calls, real weights
 behind them: what an agent sends is taken, and a call that must come does."""
 
+import json
 import os
 import pathlib
 
@@ -60,3 +61,13 @@ def test_an_agents_loop_and_an_exotic_schema_are_taken(native):
         "model": "native", "messages": LOOP, "tools": [READ, EXOTIC]})
     assert counted.status_code == 200, counted.text
     assert counted.json()["input_tokens"] == answer.json()["usage"]["input_tokens"]
+
+
+def test_a_number_that_no_double_holds_is_taken(native):
+    """It is JSON: a model wrote it once, and the conversation must go on."""
+    number = "-1e99999999999"
+    body = json.dumps({"model": "native", "messages": LOOP, "tools": [READ], "max_tokens": 4})
+    body = body.replace('"lines": 1}', f'"lines": {number}}}')
+    assert number in body
+    answer = native.http.post("/v1/messages", content=body)
+    assert answer.status_code == 200, answer.text

@@ -214,11 +214,12 @@ TEST(ContentTest, OfAServersSearchOnlyThePagesStay) {
 }
 
 TEST(ContentTest, WritesAToolUseWithTheNumbersOfTheClient) {
-  EXPECT_EQ(of_assistant(R"({"type":"tool_use","id":"t","name":"a\"b","caller":{"type":"direct"},)"
-                         R"( "input" : {"z": 1.0, "a":[1e20 , 0.50],"s":"\u00e9 \n"} })"),
-            "a: <tool_call>\n"
-            R"({"name":"a\"b","arguments":{"z":1.0,"a":[1e20,0.50],"s":")"
-            "\xC3\xA9 \\n\"}}\n</tool_call>\n");
+  EXPECT_EQ(
+      of_assistant(R"({"type":"tool_use","id":"t","name":"a\"b","caller":{"type":"direct"},)"
+                   R"( "input" : {"z": 1.0, "a":[1e20 , 0.50, 1e99999999999],"s":"\u00e9 \n"} })"),
+      "a: <tool_call>\n"
+      R"({"name":"a\"b","arguments":{"z":1.0,"a":[1e20,0.50,1e99999999999],"s":")"
+      "\xC3\xA9 \\n\"}}\n</tool_call>\n");
 }
 
 TEST(ContentTest, TakesTheInputOfItsOwnBlock) {

@@ -101,6 +101,52 @@ void append_escape(std::string& out, char c) {
   }
 }
 
+/// `text` without exponents that Boost.JSON refuses because an int cannot hold them. It stays as
+/// long as it is, and what was infinite, or 0, still is.
+std::string with_short_exponents(std::string_view text) {
+  constexpr std::size_t kDigitsMax = 9;
+  constexpr std::string_view kDigits = "0123456789";
+  std::string out(text);
+  for (std::size_t at = out.find_first_of("\"eE"); at != std::string::npos;
+       at = out.find_first_of("\"eE", at)) {
+    if (out[at++] == '"') {
+      while (at < out.size() && out[at] != '"') at += out[at] == '\\' ? 2 : 1;
+      at = std::min(at + 1, out.size());
+      continue;
+    }
+    if (at < 2 || !kDigits.contains(out[at - 2])) continue;  // Of `true`, say.
+    if (at < out.size() && (out[at] == '+' || out[at] == '-')) ++at;
+    const std::size_t end = std::min(out.find_first_not_of(kDigits, at), out.size());
+    const std::size_t first = std::min(out.find_first_not_of('0', at), end);
+    if (end - first > kDigitsMax) {
+      std::fill_n(out.begin() + static_cast<std::ptrdiff_t>(at), end - at - kDigitsMax, '0');
+      std::fill_n(out.begin() + static_cast<std::ptrdiff_t>(end - kDigitsMax), kDigitsMax, '9');
+    }
+    at = end;
+  }
+  return out;
+}
+
+struct Fault {
+  boost::json::error_code code;
+  std::size_t offset = 0;  // Of what is wrong.
+};
+
+/// Throws std::bad_alloc where it takes more than `bytes_max`.
+std::expected<boost::json::value, Fault> parse_within(std::size_t bytes_max,
+                                                      std::string_view body) {
+  const auto memory = boost::json::make_shared_resource<BoundedResource>(bytes_max);
+  boost::json::parse_options options;
+  options.max_depth = kJsonDepthMax;
+  boost::json::parser parser(memory, options);
+  parser.reset(memory);
+  Fault fault;
+  fault.offset = parser.write_some(body.data(), body.size(), fault.code);
+  if (!fault.code && fault.offset < body.size()) fault.code = boost::json::error::extra_data;
+  if (fault.code) return std::unexpected(fault);
+  return parser.release();
+}
+
 }  // namespace
 
 bool is_utf8(std::string_view text) {
@@ -114,26 +160,22 @@ bool is_utf8(std::string_view text) {
 }
 
 std::expected<boost::json::value, ApiError> parse_json(std::string_view body) {
+  const std::size_t memory_max = parse_memory_bytes_max(body.size());
   try {
-    const auto memory =
-        boost::json::make_shared_resource<BoundedResource>(parse_memory_bytes_max(body.size()));
-    boost::json::parse_options options;
-    options.max_depth = kJsonDepthMax;
-    boost::json::parser parser(memory, options);
-    parser.reset(memory);
-    boost::json::error_code code;
-    const std::size_t offset = parser.write_some(body.data(), body.size(), code);
-    if (!code && offset < body.size()) code = boost::json::error::extra_data;
-    if (code) {
-      return std::unexpected(
-          invalid_request(fmt::format("The request body is not valid JSON: {}: {}",
-                                      reason_of(code, body, offset), place(body, offset))));
+    auto parsed = parse_within(memory_max, body);
+    if (!parsed && parsed.error().code == boost::json::error::exponent_overflow) {
+      // The copy counts. The text that a model will see is still that of `body`.
+      parsed = parse_within(memory_max - body.size(), with_short_exponents(body));
     }
-    return parser.release();
+    if (parsed) return *std::move(parsed);
+    const Fault& fault = parsed.error();
+    return std::unexpected(invalid_request(fmt::format("The request body is not valid JSON: {}: {}",
+                                                       reason_of(fault.code, body, fault.offset),
+                                                       place(body, fault.offset))));
   } catch (const std::bad_alloc&) {
     return std::unexpected(request_too_large(
         "The request body holds too many small JSON values: it would take more than " +
-        fmt::format("{} bytes of memory", parse_memory_bytes_max(body.size()))));
+        fmt::format("{} bytes of memory", memory_max)));
   }
 }
 

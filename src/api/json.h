@@ -27,7 +27,8 @@ constexpr std::size_t parse_memory_bytes_max(std::size_t body_bytes) {
          (small_values < kSmallValuesBytesMax ? small_values : kSmallValuesBytesMax);
 }
 
-/// Parses one JSON text in UTF-8. Of duplicate keys the last value counts; 1e400 becomes infinite.
+/// Parses one JSON text in UTF-8. Of duplicate keys the last value counts; a number that no
+/// double holds becomes infinite, or 0, however long its exponent is.
 /// Errors: 400 with what is wrong and where (line, column, byte, all counted from 1 but the byte,
 /// which is an offset); 413 where parse_memory_bytes_max would be passed.
 std::expected<boost::json::value, ApiError> parse_json(std::string_view body);

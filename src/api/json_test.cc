@@ -1,5 +1,9 @@
 #include "api/json.h"
 
+#include <limits>
+#include <string>
+#include <string_view>
+
 #include <gtest/gtest.h>
 
 namespace pensieve::api {
@@ -62,6 +66,21 @@ TEST(ParseJsonTest, AcceptsTheDeepestNestingAndRefusesOneMore) {
 
 TEST(ParseJsonTest, TakesTheLastOfDuplicateKeys) {
   EXPECT_EQ(parse_json(R"({"a":1,"a":2})")->at("a"), 2);
+}
+
+TEST(ParseJsonTest, AcceptsEveryNumberThatIsJson) {
+  for (const std::string_view number : {"1e400", "1e2147483648", "1E+99999999999",
+                                        "9.5e0099999999999", "1e999999999999999999999999999999"}) {
+    EXPECT_EQ(parse_json(number), boost::json::value(std::numeric_limits<double>::infinity()))
+        << number;
+    EXPECT_EQ(
+        parse_json("[-" + std::string(number) + ",\"1e99999999999\\\"e1\",true]"),
+        (boost::json::array{-std::numeric_limits<double>::infinity(), "1e99999999999\"e1", true}));
+  }
+  EXPECT_EQ(parse_json("1e-99999999999"), boost::json::value(0.0));
+  EXPECT_EQ(parse_json("[1e99999999999,2e00000000000001]")->at(1), boost::json::value(20.0));
+  EXPECT_EQ(refusal_of("0e99999999999"), "accepted");
+  EXPECT_EQ(refusal_of("[1e99999999999,1e]").substr(0, 36), "The request body is not valid JSON: ");
 }
 
 TEST(ParseJsonTest, RefusesManySmallValuesBeforeTheyTakeTheMemory) {

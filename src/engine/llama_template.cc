@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "engine/json_numbers.h"
 #include "engine/llama_chat.h"
 #include "engine/native_schema.h"
 #include "engine/prompt_check.h"
@@ -81,14 +82,14 @@ common_chat_templates_inputs inputs_of(const Prompt& prompt, bool may_be_called)
     out.tool_call_id = message.tool_call_id;
     out.tool_name = message.tool_name;
     for (const ToolCall& call : message.calls) {
-      out.tool_calls.push_back({call.name, call.arguments, call.id});
+      out.tool_calls.push_back({call.name, with_finite_numbers(call.arguments), call.id});
     }
   }
   for (const Tool& tool : prompt.tools) {
     const bool is_other = may_be_called && prompt.rules.tool_choice == ToolChoice::kNamed &&
                           tool.name != prompt.rules.tool_name;
     if (is_other || !(tool.shown || may_be_called)) continue;
-    inputs.tools.push_back({tool.name, tool.description, tool.parameters});
+    inputs.tools.push_back({tool.name, tool.description, with_finite_numbers(tool.parameters)});
   }
   inputs.tool_choice =
       may_be_called ? choice_of(prompt.rules.tool_choice) : COMMON_CHAT_TOOL_CHOICE_NONE;

@@ -122,6 +122,25 @@ TEST_F(LlamaTemplateTest, TemplatesThatKnowCallsKeepTheirOwnFormInAnAgentsLoop) 
   }
 }
 
+TEST_F(LlamaTemplateTest, ANumberThatNoDoubleHoldsIsNoReasonToRefuse) {
+  Prompt prompt = with_tool(
+      {{Role::kUser, "FIRST"}, call_turn("", {"11"}), result_of("11"), {Role::kUser, "SECOND"}});
+  prompt.messages[1].calls[0].arguments = R"({"path":"QUERY11","size":[1e400,-1e400]})";
+  prompt.tools[0].parameters =
+      R"({"type":"object","properties":{"path":{"type":"string"},"size":{"maximum":1e400}}})";
+  for (const std::string& name : names()) {
+    const auto chat = LlamaChat::create(model_, source_of(name));
+    ASSERT_TRUE(chat) << name;
+    const Result<std::string> text = (*chat)->render(prompt);
+    EXPECT_TRUE(text) << name << text.error().message;
+    const Result<Prepared> prepared = (*chat)->prepare(prompt, 8192);
+    EXPECT_TRUE(prepared) << name << prepared.error().message;
+  }
+  for (const char* const name : {"Qwen3-Coder", "Qwen-Qwen2.5-7B-Instruct"}) {
+    EXPECT_FALSE(render(name, prompt).tools_as_text) << name;
+  }
+}
+
 TEST_F(LlamaTemplateTest, WhatATemplateCannotShowIsShownAsText) {
   // Mistral's wants a result behind each call, and this user went on without one.
   const Prompt pending =

@@ -7,6 +7,7 @@
 #include <fmt/core.h>
 #include <boost/json.hpp>
 
+#include "engine/json_numbers.h"
 #include "engine/schema_alternatives.h"
 #include "engine/schema_keywords.h"
 #include "engine/schema_nesting.h"
@@ -182,7 +183,7 @@ NormalizedSchema normalized_schema(std::string_view schema, SchemaPlace place,
   json::parse_options options;
   options.max_depth = kParseDepthMax;
   boost::system::error_code error;
-  json::value root = json::parse(schema, error, {}, options);
+  json::value root = json::parse(with_finite_numbers(schema), error, {}, options);
   const bool is_tool = place == SchemaPlace::kToolInput;
   if (error) return {is_tool ? R"({"type":"object"})" : "{}", {"what is no JSON"}};
   return Normalizer(std::move(root), can_follow).run(place);

@@ -290,6 +290,18 @@ TEST_F(SchemaNormalizeTest, WhatIsMergedWithItselfHasAnEnd) {
   EXPECT_NE(notes(schema), "");
 }
 
+TEST_F(SchemaNormalizeTest, ABoundThatNoDoubleHoldsLeavesTheRestAsItIs) {
+  for (const char* type : {"number", "integer"}) {
+    const std::string schema = R"({"type":"object","properties":{"n":{"type":")" +
+                               std::string(type) +
+                               R"(","minimum":2,"maximum":1e400}},)"
+                               R"("required":["n"]})";
+    EXPECT_TRUE(accepts(schema, R"({"n":20})")) << type;
+    EXPECT_FALSE(accepts(schema, R"({"n":1})")) << type;
+    EXPECT_FALSE(accepts(schema, "{}")) << type;
+  }
+}
+
 TEST_F(SchemaNormalizeTest, NamesInPointersAreUnescaped) {
   const std::string schema = R"({"$ref":"#/$defs/a~1b%20c","$defs":{"a/b c":{"type":"boolean"}}})";
   EXPECT_TRUE(accepts(schema, "true"));
