@@ -118,10 +118,11 @@ std::string AnswerBlocks::failed_search(std::string_view query) {
   return events + format_.block_stop(index_++);
 }
 
-std::string AnswerBlocks::keep_awake() {
+std::string AnswerBlocks::keep_awake(bool may_think) {
   if (!streams_) return {};
+  const bool thinks = may_think && display_ != api::ThinkingDisplay::kNone;
   std::string events;
-  if (!open_) events = open(Kind::kText);
+  if (!open_) events = open(thinks ? Kind::kThinking : Kind::kText);
   return events + delta("");
 }
 

@@ -41,8 +41,9 @@ class AnswerBlocks {
   /// A web search of the server for `query`, without a result. Comes before all else, and is no
   /// content: another worker may still take over.
   std::string failed_search(std::string_view query);
-  /// Something to keep a client awake: an empty delta of the open block, or of a new text block.
-  std::string keep_awake();
+  /// Something to keep a client awake: an empty delta of the open block, or of a new one. That is
+  /// of thoughts where some were asked for and `may_think`, else of text: the answer goes on in it.
+  std::string keep_awake(bool may_think);
   /// The answer is over.
   std::string finish();
 

@@ -116,11 +116,36 @@ TEST(AnswerBlocksTest, AWholeAnswerHasTheSameBlocksAndNoEvents) {
 TEST(AnswerBlocksTest, KeepingAwakeOpensATextBlockOrExtendsTheOpenOne) {
   api::MessagesFormat format;
   AnswerBlocks blocks(format, true, api::ThinkingDisplay::kShown);
-  EXPECT_EQ(outline(blocks.keep_awake()), "0:start(text) 0:delta(text_delta) ");
-  EXPECT_EQ(outline(blocks.keep_awake()), "0:delta(text_delta) ");
+  EXPECT_EQ(outline(blocks.keep_awake(false)), "0:start(text) 0:delta(text_delta) ");
+  EXPECT_EQ(outline(blocks.keep_awake(false)), "0:delta(text_delta) ");
   EXPECT_EQ(outline(blocks.call_start("f")), "0:stop 1:start(tool_use) ");
-  EXPECT_EQ(outline(blocks.keep_awake()), "1:delta(input_json_delta) ");
+  EXPECT_EQ(outline(blocks.keep_awake(true)), "1:delta(input_json_delta) ");
   EXPECT_EQ(blocks.bytes(), 1U);
+  AnswerBlocks unasked(format, true, api::ThinkingDisplay::kNone);
+  EXPECT_EQ(outline(unasked.keep_awake(true)), "0:start(text) 0:delta(text_delta) ");
+}
+
+TEST(AnswerBlocksTest, ThoughtsGoOnInTheBlockThatKeptTheClientAwake) {
+  for (const auto display : {api::ThinkingDisplay::kShown, api::ThinkingDisplay::kOmitted}) {
+    api::MessagesFormat format;
+    AnswerBlocks blocks(format, true, display);
+    EXPECT_EQ(outline(blocks.keep_awake(true)), "0:start(thinking) 0:delta(thinking_delta) ");
+    EXPECT_EQ(blocks.bytes(), 0U);
+    EXPECT_EQ(outline(blocks.thinking("hm")), "0:delta(thinking_delta) ");
+    EXPECT_EQ(outline(blocks.text("Yes")),
+              "0:delta(signature_delta) 0:stop 1:start(text) 1:delta(text_delta) ");
+  }
+}
+
+TEST(AnswerBlocksTest, ABlockForThoughtsThatDoNotComeIsClosedAsOthersAre) {
+  api::MessagesFormat format;
+  AnswerBlocks blocks(format, true, api::ThinkingDisplay::kShown);
+  blocks.keep_awake(true);
+  EXPECT_EQ(outline(blocks.text("Yes")),
+            "0:delta(signature_delta) 0:stop 1:start(text) 1:delta(text_delta) ");
+  AnswerBlocks empty(format, true, api::ThinkingDisplay::kShown);
+  empty.keep_awake(true);
+  EXPECT_EQ(outline(empty.finish()), "0:delta(signature_delta) 0:stop ");
 }
 
 TEST(AnswerBlocksTest, AWholeAnswerThatIsForgottenStartsAnew) {

@@ -330,7 +330,10 @@ asio::awaitable<bool> MessageRelay::heartbeat() {
     co_return co_await begin_stream();
   }
   if (blocks_.bytes() == 0 && waited > kPingsSuffice) {
-    const std::string events = blocks_.keep_awake();
+    // Of a model that was never loaded nobody knows whether it thinks. Thoughts that do not come
+    // leave an empty block, which has no meaning; a text in front of thoughts would have one.
+    const std::optional<engine::ModelInfo> info = pool_.status().info;
+    const std::string events = blocks_.keep_awake(!info || info->capabilities.thinking);
     co_return co_await exchange_.write(events);
   }
   co_return co_await exchange_.write(format_.ping());

@@ -190,6 +190,32 @@ TEST(Message, TextGoesIntoTheBlockThatEmptyDeltasOpened) {
             "message_delta message_stop");
 }
 
+TEST(Message, WhereThoughtsWereAskedForTheyGoOnInTheBlockThatEmptyDeltasOpened) {
+  TestServer server;
+  const std::string thinking = R"("thinking":{"type":"adaptive"})";
+  for (const char* script : {"slow 300; think hm; say hello", "slow 300; say hello"}) {
+    HttpProbe probe = server.connect();
+    probe.send(ask_stream(script, thinking));
+    probe.head();
+    probe.event();
+    probe.event();
+    server.let_pass(seconds(241));
+    std::string blocks;
+    while (const auto event = probe.event()) {
+      const bool is_delta = event->name == "content_block_delta";
+      if (event->name.starts_with("content") && !is_delta) blocks += event->data + "\n";
+    }
+    EXPECT_EQ(blocks,
+              "{\"type\":\"content_block_start\",\"index\":0,\"content_block\":"
+              "{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}}\n"
+              "{\"type\":\"content_block_stop\",\"index\":0}\n"
+              "{\"type\":\"content_block_start\",\"index\":1,\"content_block\":"
+              "{\"type\":\"text\",\"text\":\"\"}}\n"
+              "{\"type\":\"content_block_stop\",\"index\":1}\n")
+        << script;
+  }
+}
+
 TEST(Message, EachWayToStopHasItsReason) {
   TestServer::Options options;
   options.pool.context_tokens = 32;
