@@ -79,12 +79,16 @@ void ThinkingFollower::mask(std::span<float> logits) {
     }
     return;
   }
-  if (!answer_) return;
   if (state_ == State::kAnswer) {
     const bool in_gap = gap_left_ > 0;
-    mask_except(*answer_, logits, in_gap ? std::span(rules_.spaces) : std::span<const Token>());
+    const auto spaces = in_gap ? std::span(rules_.spaces) : std::span<const Token>();
+    if (answer_) mask_except(*answer_, logits, spaces);
+    if (at_front_ && would_reopen(rules_.begin[opened_])) {
+      logit_of(logits, rules_.begin[opened_]) = kNever;
+    }
     return;
   }
+  if (!answer_) return;
   const bool may_open = opened_ < rules_.begin.size() && !rules_.shape_has_thoughts &&
                         (opened_ > 0 || rules_.tokens_max > 0);
   if (may_open && !answer_fits_) {
@@ -146,20 +150,43 @@ bool ThinkingFollower::accept_thought(Token token) {
 
 void ThinkingFollower::begin_answer() {
   state_ = State::kAnswer;
+  closing_ = 0;
+  tail_.clear();
+  opened_ = 0;
+  at_front_ = !rules_.begin.empty() && !rules_.shape_has_thoughts;
   gap_left_ = rules_.shape_has_thoughts ? 0 : kGapTokensMax;  // Such a shape says it itself.
   // What was tried in front of the thoughts does not count.
   if (!rules_.shape_has_thoughts) answer_ = make_answer_ ? make_answer_() : nullptr;
 }
 
 bool ThinkingFollower::accept_answer(Token token) {
+  if (at_front_ && would_reopen(token)) return false;
   if (!answer_ || answer_->accept(token)) {
     gap_left_ = 0;
     ended_ = contains(rules_.stops, token);
+    if (at_front_) follow_front(token);
     return true;
   }
   if (gap_left_ == 0 || !contains(rules_.spaces, token)) return false;
   --gap_left_;
   return true;
+}
+
+/// Opens thoughts for which nothing is left: they would only be closed again, and again. What comes
+/// in place of the mark is said.
+bool ThinkingFollower::would_reopen(Token token) const {
+  return thoughts_ >= rules_.tokens_max && opened_ + 1 == rules_.begin.size() &&
+         token == rules_.begin[opened_];
+}
+
+void ThinkingFollower::follow_front(Token token) {
+  if (token == rules_.begin[opened_]) {
+    if (++opened_ == rules_.begin.size()) state_ = State::kThinking;
+    return;
+  }
+  std::string piece;
+  append_piece_(token, piece);
+  at_front_ = opened_ == 0 && is_space(piece);
 }
 
 bool ThinkingFollower::finished() const {

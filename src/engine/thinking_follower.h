@@ -26,8 +26,10 @@ struct ThinkingRules {
 
 /// One answer: BEGIN thoughts END answer, or the answer alone.
 ///
-/// Thoughts that reach their budget are closed at the next whole character. An answer with a shape
-/// cannot end inside its thoughts.
+/// Thoughts that reach their budget are closed at the next whole character. They may begin again
+/// until something is said, where the shape takes BEGIN as text; the budget is for all of them, and
+/// where it is spent they cannot be opened again. An answer with a shape cannot end inside its
+/// thoughts.
 ///
 /// Thread-safety: one thread.
 class ThinkingFollower final : public ShapeFollower {
@@ -55,18 +57,21 @@ class ThinkingFollower final : public ShapeFollower {
   bool accept_thought(Token token);
   bool accept_answer(Token token);
   void begin_answer();
+  bool would_reopen(Token token) const;
+  void follow_front(Token token);
 
   const ThinkingRules rules_;
   const MakeFollower make_answer_;
   const AppendPiece append_piece_;
   std::unique_ptr<ShapeFollower> answer_;  // Null: every answer is right.
   State state_ = State::kBefore;
-  std::size_t opened_ = 0;      // Tokens of `begin` so far.
+  std::size_t opened_ = 0;      // Tokens of `begin` so far, in front of the answer.
   bool answer_fits_ = true;     // kBefore: what was said may also be an answer.
   std::uint32_t thoughts_ = 0;  // Tokens so far.
   std::size_t closing_ = 0;     // Tokens of `end` said because the budget is spent.
   std::string tail_;            // The end of the thoughts' text, long enough to see end_text.
   int gap_left_ = 0;
+  bool at_front_ = false;  // kAnswer: nothing was said since the thoughts; they may begin again.
   bool ended_ = false;
 };
 

@@ -91,7 +91,48 @@ TEST_F(ThinkingFollowerTest, ThoughtsEndWhenTheirBudgetIsSpent) {
   EXPECT_TRUE(follower.accept('\n'));
   EXPECT_EQ(allowed(follower), Tokens{kClose});
   EXPECT_TRUE(follower.accept(kClose));
+  EXPECT_EQ(allowed(follower).size(), kVocabulary - 1);
+}
+
+TEST_F(ThinkingFollowerTest, ThoughtsThatBeginAgainHaveWhatIsLeftOfTheBudget) {
+  ThinkingFollower follower = free_answer(rules(4));
+  EXPECT_TRUE(follower.accept(kOpen));
+  say(follower, "a");
+  EXPECT_TRUE(follower.accept(kClose));
+  say(follower, "\n\n");
+  EXPECT_TRUE(allows(follower, kOpen));
+  EXPECT_TRUE(follower.accept(kOpen));
+  say(follower, "bc");  // With the token that closed the first, that is all.
+  EXPECT_EQ(allowed(follower), Tokens{'\n'});
+  EXPECT_TRUE(follower.accept('\n'));
+  EXPECT_EQ(allowed(follower), Tokens{kClose});
+  EXPECT_TRUE(follower.accept(kClose));
+  EXPECT_FALSE(allows(follower, kOpen));
+  EXPECT_FALSE(follower.accept(kOpen));
+  say(follower, "\nx");
+  EXPECT_TRUE(allows(follower, kOpen));  // Now it is a word of the answer.
+  EXPECT_TRUE(follower.accept(kOpen));
   EXPECT_EQ(allowed(follower).size(), kVocabulary);
+}
+
+TEST_F(ThinkingFollowerTest, AnOpeningOfSeveralTokensIsOnlyRefusedItsLast) {
+  ThinkingRules spelled = rules(0);
+  spelled.begin = {'<', 't', '>'};
+  ThinkingFollower follower = free_answer(spelled);
+  for (const Token token : {'<', 't', '>', '\n'}) EXPECT_TRUE(follower.accept(token));
+  EXPECT_TRUE(follower.accept(kClose));
+  say(follower, "<t");
+  EXPECT_FALSE(allows(follower, '>'));
+  say(follower, "a>");
+}
+
+TEST_F(ThinkingFollowerTest, ThoughtsBeginAgainOnlyWhereTheShapeTakesTheirMark) {
+  ThinkingFollower follower = braces(rules());
+  EXPECT_TRUE(follower.accept(kOpen));
+  EXPECT_TRUE(follower.accept(kClose));
+  EXPECT_FALSE(allows(follower, kOpen));
+  EXPECT_FALSE(follower.accept(kOpen));
+  say(follower, "{}");
 }
 
 TEST_F(ThinkingFollowerTest, ACharacterIsNotCutByTheBudget) {

@@ -73,7 +73,7 @@ bool ThinkingParser::take_begin() {
 }
 
 bool ThinkingParser::take_thoughts(std::vector<AnswerPiece>& out) {
-  if (!has_said_) held_.erase(0, spaces_before(held_));
+  if (at_front_) held_.erase(0, spaces_before(held_));
   const std::size_t end = held_.find(form_.end);
   if (end == std::string::npos) {
     const std::size_t decided = held_.size() - undecided(held_, form_.end);
@@ -91,7 +91,13 @@ bool ThinkingParser::take_thoughts(std::vector<AnswerPiece>& out) {
 
 bool ThinkingParser::skip_gap() {
   held_.erase(0, spaces_before(held_));
-  if (held_.empty()) return false;
+  if (!form_.begin.empty() && held_.starts_with(form_.begin)) {
+    held_.erase(0, form_.begin.size());
+    at_front_ = true;
+    state_ = State::kThinking;
+    return true;
+  }
+  if (form_.begin.starts_with(held_)) return false;
   state_ = State::kRest;
   return true;
 }
@@ -108,14 +114,16 @@ void ThinkingParser::take_rest(std::vector<AnswerPiece>& out) {
 
 void ThinkingParser::think(std::string_view text, std::vector<AnswerPiece>& out) {
   if (text.empty()) return;
+  const bool is_more = at_front_ && has_said_;
   has_said_ = true;
-  out.push_back({AnswerPiece::Kind::kThinking, std::string(text)});
+  at_front_ = false;
+  out.push_back({AnswerPiece::Kind::kThinking, (is_more ? "\n\n" : "") + std::string(text)});
 }
 
 void ThinkingParser::finish(std::vector<AnswerPiece>& out) {
   if (state_ == State::kThinking) {
     think(held_, out);
-  } else if (state_ != State::kGap) {
+  } else {
     take_rest(out);
   }
   held_.clear();

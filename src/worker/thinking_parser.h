@@ -12,11 +12,12 @@ namespace pensieve::worker {
 
 /// Takes the thoughts off the front of an answer and gives the rest to another parser:
 ///
-///   [white space] BEGIN thoughts END [white space] rest
+///   [white space] BEGIN thoughts END [white space] [BEGIN thoughts END [white space]]... rest
 ///
-/// BEGIN is missing where the prompt ends with it; an answer that begins otherwise has no thoughts.
-/// White space around the thoughts belongs to nobody. Holds back white space, and what may become
-/// BEGIN or END.
+/// The first BEGIN is missing where the prompt ends with it; an answer that begins otherwise has no
+/// thoughts. Those of several pairs are one text, with an empty line between them. A BEGIN behind
+/// anything else is part of the rest: models quote it. White space around the thoughts belongs to
+/// nobody. Holds back white space, and what may become BEGIN or END.
 class ThinkingParser final : public engine::AnswerParser {
  public:
   /// `rest` may be null: the rest is text then. REQUIRES: form.end is not empty.
@@ -39,6 +40,7 @@ class ThinkingParser final : public engine::AnswerParser {
   const std::shared_ptr<engine::AnswerParser> rest_;
   State state_;
   std::string held_;       // What is not decided yet.
+  bool at_front_ = true;   // Of a pair of marks: nothing between them so far.
   bool has_said_ = false;  // Something of the thoughts.
 };
 

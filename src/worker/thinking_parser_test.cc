@@ -58,6 +58,31 @@ TEST(ThinkingParserTest, EmptyThoughtsAreNone) {
   EXPECT_EQ(read(kForm, "<think>\n\n</think>\n\nHi"), (Pieces{{Kind::kText, "Hi"}}));
 }
 
+TEST(ThinkingParserTest, ThoughtsThatBeginAgainBeforeAnythingIsSaidGoOn) {
+  const Pieces wanted = {{Kind::kThinking, "Hm.\n\nOr\nnot?"}, {Kind::kText, "Yes."}};
+  for (const std::size_t step : {1U, 2U, 3U, 5U, 100U}) {
+    EXPECT_EQ(read(kForm, "<think>\nHm.\n</think>\n\n<think>\nOr\nnot?\n</think>\n\nYes.", step),
+              wanted);
+    EXPECT_EQ(read(kOpened, "Hm.</think><think></think> <think>Or\nnot?</think>Yes.", step),
+              wanted);
+  }
+  EXPECT_EQ(read(kOpened, "</think><think>a</think>b"),
+            (Pieces{{Kind::kThinking, "a"}, {Kind::kText, "b"}}));
+  EXPECT_EQ(read({"", "</think>", true}, "a</think>b"),
+            (Pieces{{Kind::kThinking, "a"}, {Kind::kText, "b"}}));
+}
+
+TEST(ThinkingParserTest, WhatDoesNotBecomeAMarkBehindThoughtsIsText) {
+  const Pieces wanted = {{Kind::kThinking, "a"}, {Kind::kText, "<thin"}};
+  EXPECT_EQ(read(kForm, "<think>a</think>\n<thin"), wanted);
+  EXPECT_EQ(read(kForm, "<think>a</think>\n<thin", 100), wanted);
+}
+
+TEST(ThinkingParserTest, MarksBehindTheFirstWordAreText) {
+  EXPECT_EQ(read(kForm, "<think>a</think>It writes <think>b</think>."),
+            (Pieces{{Kind::kThinking, "a"}, {Kind::kText, "It writes <think>b</think>."}}));
+}
+
 TEST(ThinkingParserTest, ThoughtsThatWereCutOffAreToldWhole) {
   EXPECT_EQ(read(kOpened, "one two </thi"), (Pieces{{Kind::kThinking, "one two </thi"}}));
 }
