@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 
+import jsonschema
 import pytest
 from gguf import with_chat_template
 from harness import CALM, MODELS, SMOLLM2_ID, ask
@@ -71,3 +72,44 @@ def test_a_number_that_no_double_holds_is_taken(native):
     assert number in body
     answer = native.http.post("/v1/messages", content=body)
     assert answer.status_code == 200, answer.text
+
+
+def shot(i, path, lines, kind):
+    """One round of a conversation that a small model goes on with."""
+    return [
+        {"role": "user", "content": f"Read {lines} lines of {path}."},
+        {"role": "assistant", "content": [
+            {"type": "tool_use", "id": f"toolu_{i:024}", "name": "Read",
+             "input": {"path": path, "lines": lines, "kind": kind}}]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": f"toolu_{i:024}", "content": "ok"}]},
+        {"role": "assistant", "content": "Done."},
+    ]
+
+
+# Those whose calls a small model goes on with that was trained on none of them.
+OWN_WILL = ["meta-llama-Llama-3.1-8B-Instruct", "Qwen3-Coder", "GLM-4.6", "openai-gpt-oss-120b"]
+
+
+@pytest.mark.parametrize("native", OWN_WILL, indirect=True)
+def test_calls_of_the_models_own_will_keep_their_schema(native):
+    tool = {**READ, "input_schema": {
+        "type": "object", "required": ["path", "lines", "kind"], "additionalProperties": False,
+        "properties": {"path": {"type": "string", "pattern": "^[a-z]{1,12}\\.(txt|md)$"},
+                       "lines": {"type": "integer", "minimum": 1, "maximum": 9},
+                       "kind": {"type": "string", "enum": ["plain", "marked-up"]}}}}
+    rounds = [*shot(1, "a.txt", 3, "plain"), *shot(2, "b.md", 4, "marked-up"),
+              *shot(3, "c.txt", 9, "plain"), *shot(4, "d.md", 2, "marked-up")]
+    calls = 0
+    for seed in range(24):
+        if calls >= 3:
+            break
+        answer = ask(native, "", model="native", seed=seed, max_tokens=120, temperature=1,
+                     tools=[tool], messages=[
+                         *rounds, {"role": "user", "content": "Read 77 lines of e.tex."}]).json()
+        for block in answer["content"]:
+            if block["type"] != "tool_use":
+                continue
+            calls += 1
+            jsonschema.validate(block["input"], tool["input_schema"])
+    assert calls >= 3, "the model hardly called"

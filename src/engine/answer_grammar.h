@@ -1,6 +1,8 @@
 // The grammar of a prompt's answers, as far as its schemas can be enforced.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -8,10 +10,18 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "engine/engine.h"
+#include "engine/native_form.h"
 #include "engine/structural_tag.h"
 #include "engine/token_grammar.h"
 
 namespace pensieve::engine {
+
+/// How much of a request's schemas a grammar keeps.
+enum class SchemaStrength : std::uint8_t {
+  kWhole,
+  kSimpler,  // simpler_schema().
+  kNone,     // An object, or any JSON.
+};
 
 /// Compiles what structural_tag() says of schemas in the form of schema_normalize.h. What of a
 /// schema cannot be enforced is left out, there alone. Where all of it takes too long, the answer
@@ -35,7 +45,19 @@ class AnswerGrammars {
   Result<std::shared_ptr<const TokenGrammar>> of(const Prompt& prompt,
                                                  const CallSpelling& spelling);
 
+  /// `tools` with parameters in the form of schema_normalize.h, as of_native() wants them.
+  static std::vector<Tool> known(std::vector<Tool> tools);
+
+  /// The same for text, and calls in a template's own form at its end. `form` is that of
+  /// stand_ins(calls). Errors as of(); also where the form is not what `arguments` says.
+  Result<std::shared_ptr<const TokenGrammar>> of_native(const NativeForm& form,
+                                                        const NativeArguments& arguments,
+                                                        const std::vector<NativeCall>& calls);
+
  private:
+  using TagOf = std::function<std::string(SchemaStrength)>;  // May throw.
+  Result<std::shared_ptr<const TokenGrammar>> compile(const std::string& key, const TagOf& tag);
+
   GrammarCompiler compiler_;
 };
 

@@ -289,8 +289,33 @@ Result<void> LlamaChat::shape(const Written& written, Prepared& prepared) const 
   return {};
 }
 
+/// Calls in the template's own form, kept by a grammar of ours. False where it is not known enough.
+bool LlamaChat::shape_native_call(const Prompt& form, Prepared& prepared) const {
+  const LlamaTemplate& own = impl_->chat_template;
+  const NativeArguments& arguments = own.native_arguments();
+  if (form.tools.empty() || form.rules.tool_choice != ToolChoice::kAuto) return false;
+  if (arguments.form == ArgumentsForm::kUnknown) return false;
+  const auto calls = native_calls(AnswerGrammars::known(form.tools), arguments);
+  if (calls.empty()) return false;
+  const Result<NativeForm> written = own.native_form(form, stand_ins(calls));
+  if (!written) return false;
+  Prompt to_read = form;
+  to_read.tools = tools_to_read(calls);
+  const Result<common_chat_params> params = own.answers(to_read);
+  if (!params) return false;
+  auto grammar = grammars().of_native(*written, arguments, calls);
+  if (!grammar) {
+    log::warning("calls are kept by llama.cpp's own grammar: {}", grammar.error().message);
+    return false;
+  }
+  prepared.shape = *std::move(grammar);
+  prepared.parser = make_native_parser(*params);
+  return true;
+}
+
 /// False, and a line in the log, where llama-common has no form for such answers.
 bool LlamaChat::shape_native(const Prompt& form, Prepared& prepared) const {
+  if (shape_native_call(form, prepared)) return true;
   const Result<common_chat_params> params = impl_->chat_template.answers(form);
   if (!params) {
     log::warning("calls are written as text: {}", params.error().message);

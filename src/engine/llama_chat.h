@@ -64,6 +64,7 @@ class LlamaChat {
   explicit LlamaChat(std::unique_ptr<Impl> impl);
   Result<Written> write(const Prompt& prompt) const;
   Result<void> shape(const Written& written, Prepared& prepared) const;
+  bool shape_native_call(const Prompt& form, Prepared& prepared) const;
   bool shape_native(const Prompt& form, Prepared& prepared) const;
   AnswerGrammars& grammars() const;
 

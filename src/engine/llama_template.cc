@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "engine/json_numbers.h"
 #include "engine/llama_chat.h"
+#include "engine/native_marks.h"
 #include "engine/native_schema.h"
 #include "engine/prompt_check.h"
 #include "engine/structural_tag.h"
@@ -149,6 +150,7 @@ LlamaTemplate::LlamaTemplate(const llama_model* model, const std::string& source
     : templates_(common_chat_templates_init(model, source)) {
   call_form_ = probe_calls();
   if (call_form_ != CallForm::kText) probe_needs();
+  if (call_form_ == CallForm::kNative) probe_native_form();
   probe_thinking();
   needs_.text_thoughts = loses_thoughts();
   needs_.no_thoughts = loses_texts();
@@ -223,6 +225,48 @@ void LlamaTemplate::probe_needs() {
            probe_with({call_turn({kFirstId}), result_of(kFirstId), {Role::kUser, "more"}}));
   try_need({&TemplateNeeds::apart_texts, &TemplateNeeds::empty_turns},
            probe_with({call_turn({kFirstId}, "text"), result_of(kFirstId)}));
+}
+
+void LlamaTemplate::probe_native_form() {
+  if (const Result<NativeForm> form = native_form({}, probe_tools())) {
+    native_arguments_ = pensieve::engine::native_arguments(*form);
+  }
+}
+
+Result<NativeForm> LlamaTemplate::native_form(const Prompt& prompt,
+                                              const std::vector<Tool>& tools) const {
+  std::string key = fmt::format("{} {} {}", prompt.rules.parallel_calls,
+                                prompt.rules.thinking_tokens_max > 0, prompt.rules.effort);
+  for (const Tool& tool : tools) key += fmt::format("\n{} {}", tool.name, tool.parameters);
+  {
+    const std::lock_guard lock(forms_mutex_);
+    if (const auto known = forms_.find(key); known != forms_.end()) return known->second;
+  }
+  Result<NativeForm> form =
+      written_form({.messages = {{Role::kUser, "?"}}, .tools = tools, .rules = prompt.rules});
+  if (form) {
+    const std::lock_guard lock(forms_mutex_);
+    if (forms_.size() >= kFormsMax) forms_.clear();
+    forms_.emplace(std::move(key), *form);
+  }
+  return form;
+}
+
+Result<NativeForm> LlamaTemplate::written_form(const Prompt& prompt) const {
+  Prompt asked = prompt;
+  asked.rules.tool_choice = ToolChoice::kAuto;
+  const Result<common_chat_params> params = try_params(asked);
+  if (!params) return std::unexpected(params.error());
+  NativeForm form{.grammar = params->grammar, .marks = {}};
+  for (const common_grammar_trigger& trigger : params->grammar_triggers) {
+    if (trigger.type != COMMON_GRAMMAR_TRIGGER_TYPE_WORD) return form_of_heads(params->grammar);
+    form.marks.push_back(trigger.value);
+  }
+  if (!form.marks.empty()) return form;
+  asked.rules.tool_choice = ToolChoice::kAny;
+  const Result<common_chat_params> must = try_params(asked);
+  if (!must) return std::unexpected(must.error());
+  return form_of_objects(must->grammar, must->generation_prompt);
 }
 
 /// How the model thinks, and which control tokens its answers are read by.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -15,6 +16,7 @@
 
 #include "base/error.h"
 #include "engine/answer_parser.h"
+#include "engine/native_form.h"
 #include "engine/prompt.h"
 #include "engine/prompt_forms.h"
 
@@ -41,6 +43,8 @@ class LlamaTemplate {
  public:
   /// Schemas that are known not to be convertible; then they are all tried, and told, again.
   static constexpr std::size_t kOutlinedMax = 256;
+  /// Forms of calls that are kept: as many as there are sets of tools that take turns.
+  static constexpr std::size_t kFormsMax = 16;
 
   /// `source`, where not empty, stands in for the model's own template.
   LlamaTemplate(const llama_model* model, const std::string& source);
@@ -54,6 +58,14 @@ class LlamaTemplate {
   /// llama.cpp cannot convert is replaced by its outline (native_schema.h), and the log says so the
   /// first time. Errors: kInvalidArgument where it cannot do without either.
   Result<common_chat_params> answers(const Prompt& form) const;
+
+  /// The form of calls of `tools`, where an answer to `prompt` may have some: text may stand in
+  /// front. Errors: kInvalidArgument where llama-common knows no grammar for it, or one that begins
+  /// otherwise than with a text.
+  Result<NativeForm> native_form(const Prompt& prompt, const std::vector<Tool>& tools) const;
+
+  /// How native_form() writes arguments.
+  const NativeArguments& native_arguments() const { return native_arguments_; }
 
   CallForm call_form() const { return call_form_; }
   const TemplateNeeds& needs() const { return needs_; }
@@ -74,13 +86,18 @@ class LlamaTemplate {
   bool loses_thoughts() const;
   bool loses_texts() const;
   Result<RenderedPrompt> render_said(const Prompt& prompt) const;
+  void probe_native_form();
+  Result<NativeForm> written_form(const Prompt& asked) const;
   void outline_unconvertible(Prompt& form) const;
 
   const common_chat_templates_ptr templates_;
   mutable std::mutex mutex_;  // Of templates_: rendering is not known to be free of shared state.
   mutable std::mutex outlined_mutex_;
   mutable std::set<std::size_t> outlined_;  // Hashes of schemas. Guarded by outlined_mutex_.
+  mutable std::mutex forms_mutex_;
+  mutable std::map<std::string, NativeForm> forms_;  // By what was asked. Guarded by forms_mutex_.
   CallForm call_form_ = CallForm::kText;
+  NativeArguments native_arguments_;
   TemplateNeeds needs_;
   ThinkingForm thinking_;
   std::vector<std::string> preserved_;

@@ -183,7 +183,7 @@ bool TokenMatcher::finished() const {
   return impl_->matcher.IsTerminated();
 }
 
-std::string schema_format(std::string_view schema, int spaces_max) {
+std::string schema_grammar(std::string_view schema, int spaces_max) {
   const std::string bounded = with_bounded_formats(schema);
   const xgrammar::Grammar grammar =
       spaces_max > 0
@@ -191,8 +191,19 @@ std::string schema_format(std::string_view schema, int spaces_max) {
                                               spaces_max)
           : xgrammar::Grammar::FromJSONSchema(bounded, false, std::nullopt,
                                               std::pair<std::string, std::string>(",", ":"));
-  return fmt::format(R"({{"type":"grammar","grammar":{}}})",
-                     json_string(with_json_texts(with_exact_escapes(grammar.ToString()))));
+  return with_json_texts(with_exact_escapes(grammar.ToString()));
+}
+
+std::string grammar_format(std::string_view grammar) {
+  return fmt::format(R"({{"type":"grammar","grammar":{}}})", json_string(grammar));
+}
+
+std::string schema_format(std::string_view schema, int spaces_max) {
+  return grammar_format(schema_grammar(schema, spaces_max));
+}
+
+std::string pattern_grammar(std::string_view pattern) {
+  return with_exact_escapes(xgrammar::Grammar::FromRegex(std::string(pattern)).ToString());
 }
 
 bool can_follow_pattern(std::string_view pattern) {

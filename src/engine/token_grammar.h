@@ -39,10 +39,19 @@ class TokenMatcher final : public ShapeFollower {
   std::unique_ptr<Impl> impl_;
 };
 
-/// A schema as a format of a structural tag. It becomes a grammar of its own, because xgrammar's
-/// own format always allows spaces, and numbers of any length. Properties that a schema does not
-/// name are not allowed where it does not say. Errors: throws xgrammar's.
+/// A schema as a grammar. Properties that it does not name are not allowed where it does not say.
+/// Errors: throws xgrammar's.
+std::string schema_grammar(std::string_view schema, int spaces_max);
+
+/// `grammar` as a format of a structural tag.
+std::string grammar_format(std::string_view grammar);
+
+/// schema_grammar() as a format: xgrammar's own always allows spaces, and numbers of any length.
 std::string schema_format(std::string_view schema, int spaces_max);
+
+/// What `pattern` matches as a whole, as a grammar. REQUIRES: can_follow_pattern(pattern). Errors:
+/// throws xgrammar's.
+std::string pattern_grammar(std::string_view pattern);
 
 /// Whether a string's pattern is followed as it stands, inside a JSON string: in ASCII, without
 /// what xgrammar does not know (\b, lookaround), and without long repetitions. Of others xgrammar
