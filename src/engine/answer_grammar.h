@@ -24,9 +24,10 @@ enum class SchemaStrength : std::uint8_t {
 };
 
 /// Compiles what structural_tag() says of schemas in the form of schema_normalize.h. What of a
-/// schema cannot be enforced is left out, there alone. Where all of it takes too long, the answer
-/// keeps what compiles fast (schema_simpler.h), and compilation goes on for those who ask later;
-/// where that takes too long as well, objects or any JSON are accepted. The log says each once: a
+/// schema cannot be enforced is left out, there alone. Where all of it takes too long, or
+/// more memory than there is for it, the answer keeps what compiles fast (schema_simpler.h), and
+/// what was slow is compiled on for those who ask later; where that takes too much as well, objects
+/// or any JSON are accepted. The log says each once: a
 /// client's exotic schema must not end its session.
 ///
 /// Thread-safety: any thread.
@@ -38,10 +39,13 @@ class AnswerGrammars {
 
   AnswerGrammars(const std::vector<std::string>& pieces, std::vector<Token> stop_tokens)
       : compiler_(pieces, std::move(stop_tokens)) {}
+  AnswerGrammars(const std::vector<std::string>& pieces, std::vector<Token> stop_tokens,
+                 const GrammarMemory& memory)
+      : compiler_(pieces, std::move(stop_tokens), memory) {}
 
   /// Null where every answer is right. Blocks for at most GrammarCompiler::kCompileMax and
   /// kSimplerCompileMax, however many tools there are. Errors: kInvalidArgument where even the
-  /// weakest grammar cannot be compiled.
+  /// weakest grammar cannot be compiled; kUnavailable where there is no memory for it now.
   Result<std::shared_ptr<const TokenGrammar>> of(const Prompt& prompt,
                                                  const CallSpelling& spelling);
 

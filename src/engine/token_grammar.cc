@@ -14,11 +14,17 @@
 #include <thread>
 #include <utility>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <dlpack/dlpack.h>
 #include <fmt/core.h>
 #include <xgrammar/xgrammar.h>
 
 #include "base/log.h"
+#include "engine/allocation_account.h"
+#include "engine/kept_grammars.h"
 #include "engine/schema_formats.h"
 #include "engine/tool_text.h"
 
@@ -55,14 +61,28 @@ void LogMessageImpl(const std::string& file, int /*line*/, int /*level*/,
 namespace pensieve::engine {
 namespace {
 
-class XGrammar final : public TokenGrammar {
- public:
-  XGrammar(xgrammar::CompiledGrammar grammar, std::size_t tokens)
-      : compiled(std::move(grammar)), vocabulary(tokens) {}
+struct XGrammar final : public TokenGrammar {
+  XGrammar(xgrammar::CompiledGrammar grammar, std::size_t tokens, GrammarCharge charged,
+           Bytes for_following, std::shared_ptr<AllocationPool> borrowing)
+      : compiled(std::move(grammar)),
+        vocabulary(tokens),
+        charge(std::move(charged)),
+        following(for_following),
+        pool(std::move(borrowing)) {}
 
   const xgrammar::CompiledGrammar compiled;
   const std::size_t vocabulary;
+  const GrammarCharge charge;
+  const Bytes following;                       // What each that follows it has for itself,
+  const std::shared_ptr<AllocationPool> pool;  // and may borrow.
 };
+
+/// What compilations leave behind in malloc's arenas, each thread's own, goes back to the system.
+void trim_heap() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
   for (std::size_t at = text.find(from); at != std::string::npos;
@@ -136,15 +156,53 @@ std::string with_json_texts(std::string grammar) {
 }  // namespace
 
 struct TokenMatcher::Impl {
+  /// xgrammar remembers each byte of an answer, with all that it may be a part of: for most schemas
+  /// 100 bytes, for an ambiguous pattern megabytes.
+  struct Following {
+    explicit Following(const XGrammar& grammar)
+        : account(grammar.following, grammar.pool), matcher(made(grammar, account)) {}
+
+    static xgrammar::GrammarMatcher made(const XGrammar& grammar, AllocationAccount& account) {
+      const AllocationScope scope(account);
+      return xgrammar::GrammarMatcher(grammar.compiled);
+    }
+
+    AllocationAccount account;
+    xgrammar::GrammarMatcher matcher;
+  };
+
   explicit Impl(std::shared_ptr<const TokenGrammar> shared)
       : grammar(std::static_pointer_cast<const XGrammar>(std::move(shared))),
-        matcher(grammar->compiled),
         bits(static_cast<std::size_t>(
-            xgrammar::GetBitmaskSize(static_cast<int>(grammar->vocabulary)))) {}
+            xgrammar::GetBitmaskSize(static_cast<int>(grammar->vocabulary)))) {
+    try {
+      following.emplace(*grammar);
+    } catch (const AllocationRefused&) {
+      give_up();
+    }
+  }
+
+  /// What `ask` says of the matcher; `otherwise` where the grammar is not followed any more.
+  template <class Ask>
+  bool asked(Ask ask, bool otherwise) {
+    if (!following) return otherwise;
+    try {
+      const AllocationScope scope(following->account);
+      return ask(following->matcher);
+    } catch (const AllocationRefused&) {
+      give_up();
+      return otherwise;
+    }
+  }
+
+  void give_up() {
+    following.reset();
+    log::warning("an answer goes on without its grammar: to follow it takes too much memory");
+  }
 
   std::shared_ptr<const XGrammar> grammar;
-  xgrammar::GrammarMatcher matcher;
-  std::vector<std::int32_t> bits;  // One bit per token of the vocabulary.
+  std::optional<Following> following;  // Empty: all is allowed.
+  std::vector<std::int32_t> bits;      // One bit per token of the vocabulary.
 };
 
 TokenMatcher::TokenMatcher(std::shared_ptr<const TokenGrammar> grammar)
@@ -159,7 +217,8 @@ void TokenMatcher::mask(std::span<float> logits) {
   std::int64_t stride = 1;
   DLTensor bits{
       impl_->bits.data(), {kDLCPU, 0}, 1, xgrammar::GetBitmaskDLType(), &words, &stride, 0};
-  if (!impl_->matcher.FillNextTokenBitmask(&bits)) return;  // All are allowed.
+  const auto fill = [&bits](auto& matcher) { return matcher.FillNextTokenBitmask(&bits); };
+  if (!impl_->asked(fill, false)) return;  // All are allowed.
   constexpr float kNever = -std::numeric_limits<float>::infinity();
   constexpr std::uint32_t kWholeWord = 0xFFFFFFFF;
   for (std::size_t word = 0; word < impl_->bits.size(); ++word) {
@@ -176,11 +235,14 @@ void TokenMatcher::mask(std::span<float> logits) {
 }
 
 bool TokenMatcher::accept(Token token) {
-  return !impl_->matcher.IsTerminated() && impl_->matcher.AcceptToken(token);
+  const auto take = [token](auto& matcher) {
+    return !matcher.IsTerminated() && matcher.AcceptToken(token);
+  };
+  return impl_->asked(take, true);
 }
 
 bool TokenMatcher::finished() const {
-  return impl_->matcher.IsTerminated();
+  return impl_->following && impl_->following->matcher.IsTerminated();
 }
 
 std::string schema_grammar(std::string_view schema, int spaces_max) {
@@ -224,39 +286,81 @@ bool can_follow_pattern(std::string_view pattern) {
 }
 
 struct GrammarCompiler::Impl {
-  Impl(const std::vector<std::string>& pieces, std::vector<Token> stop_tokens)
+  Impl(const std::vector<std::string>& pieces, std::vector<Token> stop_tokens,
+       const GrammarMemory& bounds)
       : vocabulary(pieces.size()),
-        compiler(xgrammar::TokenizerInfo(pieces, xgrammar::VocabType::RAW,
-                                         static_cast<int>(pieces.size()), std::move(stop_tokens)),
-                 1, true, static_cast<std::int64_t>(kCacheBytesMax.count())) {}
+        memory(bounds),
+        pool(std::make_shared<AllocationPool>(bounds.shared)),
+        kept(bounds.kept),
+        tokens(pieces, xgrammar::VocabType::RAW, static_cast<int>(pieces.size()),
+               std::move(stop_tokens)) {}
 
   using Outcome = Result<std::shared_ptr<const TokenGrammar>>;
 
-  Outcome compiled(const std::string& tag) {
-    if (tag.size() > kTagBytesMax) {
-      return fail(Code::kInvalidArgument,
-                  fmt::format("the tools and schemas of a request may have {} bytes, not {}",
-                              kTagBytesMax, tag.size()));
+  /// xgrammar's own cache lets go only after it has taken more than it may, and knows nothing of
+  /// grammars in use. So each compilation has a compiler of its own, for what its rules have in
+  /// common.
+  xgrammar::CompiledGrammar compile(const std::string& tag) const {
+    const auto common_bytes = static_cast<std::int64_t>(memory.shared.count() / 4);
+    // A third of what it is given is for rules.
+    xgrammar::GrammarCompiler compiler(tokens, 1, true, 3 * common_bytes);
+    return compiler.CompileStructuralTag(tag);
+  }
+
+  /// Errors: as GrammarCompiler::compile(). Throws std::bad_alloc where the machine has no more.
+  Outcome compiled(const std::string& key, const MakeTag& make_tag, AllocationAccount& account) {
+    try {
+      std::optional<xgrammar::CompiledGrammar> grammar;
+      {
+        const AllocationScope scope(account);
+        const std::string tag = make_tag();
+        if (tag.size() > kTagBytesMax) {
+          return fail(Code::kInvalidArgument,
+                      fmt::format("the tools and schemas of a request may have {} bytes, not {}",
+                                  kTagBytesMax, tag.size()));
+        }
+        grammar.emplace(compile(tag));
+      }
+      const auto make = [&](GrammarCharge charge) {
+        return std::make_shared<XGrammar>(*std::move(grammar), vocabulary, std::move(charge),
+                                          memory.following, pool);
+      };
+      if (auto shared = kept.add(key, account.held(), make)) return shared;
+      return fail(Code::kOutOfMemory, "the grammars in use leave no memory for those of a request");
+    } catch (const AllocationRefused&) {
+      return fail(Code::kOutOfMemory, "the schemas take too much memory to compile");
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      return fail(Code::kInvalidArgument, error.what());
     }
-    return std::make_shared<XGrammar>(compiler.CompileStructuralTag(tag), vocabulary);
   }
 
   /// What became of a compilation that was given up; empty where there was none.
   std::optional<Outcome> given_up_before(const std::string& key) {
     const std::lock_guard lock(mutex);
+    forget_compiled();
     const auto known = given_up.find(key);
     if (known == given_up.end()) return std::nullopt;
     if (!is_ready(known->second)) {
       return fail(Code::kUnavailable, "the schemas are still being compiled");
     }
-    const std::shared_future<Outcome> result = known->second;
-    given_up.erase(known);
-    return result.get();
+    const Outcome result = known->second.get();
+    // What is too large stays so, and is not tried again and again.
+    if (result.error().code != Code::kOutOfMemory) given_up.erase(known);
+    return result;
+  }
+
+  /// Under the lock. They are among the kept ones, and must not count as used for ever.
+  void forget_compiled() {
+    std::erase_if(given_up, [](const auto& entry) {
+      return is_ready(entry.second) && entry.second.get().has_value();
+    });
   }
 
   void give_up(const std::string& key, std::shared_future<Outcome> result) {
     const std::lock_guard lock(mutex);
-    // Those that go on are at most kCompilingMax.
+    // Those that go on are fewer than kCompilingMax.
     if (given_up.size() >= kGivenUpMax || !has_room_for(key)) {
       std::erase_if(given_up, [](const auto& entry) { return is_ready(entry.second); });
     }
@@ -274,15 +378,18 @@ struct GrammarCompiler::Impl {
   }
 
   const std::size_t vocabulary;
+  const GrammarMemory memory;
+  const std::shared_ptr<AllocationPool> pool;
+  KeptGrammars<XGrammar> kept;
   std::atomic<int> compiling = 0;
   std::mutex mutex;
   std::map<std::string, std::shared_future<Outcome>> given_up;  // Guarded by mutex.
-  xgrammar::GrammarCompiler compiler;  // Its members may be called from any thread.
+  const xgrammar::TokenizerInfo tokens;
 };
 
 GrammarCompiler::GrammarCompiler(const std::vector<std::string>& pieces,
-                                 std::vector<Token> stop_tokens)
-    : impl_(std::make_shared<Impl>(pieces, std::move(stop_tokens))) {}
+                                 std::vector<Token> stop_tokens, const GrammarMemory& memory)
+    : impl_(std::make_shared<Impl>(pieces, std::move(stop_tokens), memory)) {}
 GrammarCompiler::~GrammarCompiler() = default;
 
 Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile(const std::string& tag) {
@@ -293,25 +400,28 @@ Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile(const std::
 Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile(const std::string& key,
                                                                      MakeTag make_tag,
                                                                      Duration wait) {
+  if (std::shared_ptr<const TokenGrammar> known = impl_->kept.find(key)) return known;
   if (std::optional<Impl::Outcome> known = impl_->given_up_before(key)) return *std::move(known);
-  if (impl_->compiling.load() >= kCompilingMax) {
+  if (impl_->compiling.load() >= GrammarMemory::kCompilingMax) {
     return fail(Code::kUnavailable, "too many schemas are being compiled");
   }
-  // In a thread of its own, which is left alone where it takes too long: xgrammar cannot be
-  // interrupted, and a schema that explodes must not silence the worker.
+  // In a thread of its own, which is left alone where it takes too long: a schema that explodes
+  // must not silence the worker.
   ++impl_->compiling;
+  auto account = std::make_shared<AllocationAccount>(impl_->memory.compiling, impl_->pool);
   std::promise<Impl::Outcome> promise;
   std::shared_future<Impl::Outcome> result = promise.get_future().share();
-  std::thread([impl = impl_, make = std::move(make_tag), promise = std::move(promise)]() mutable {
+  std::thread([impl = impl_, key, make = std::move(make_tag), account,
+               promise = std::move(promise)]() mutable {
     std::optional<Impl::Outcome> outcome;
     std::exception_ptr no_memory;
     try {
-      outcome = impl->compiled(make());
+      outcome = impl->compiled(key, make, *account);
     } catch (const std::bad_alloc&) {
       no_memory = std::current_exception();
-    } catch (const std::exception& error) {
-      outcome = fail(Code::kInvalidArgument, error.what());
     }
+    account.reset();
+    trim_heap();
     --impl->compiling;  // First: who gets the result may compile the next at once.
     if (outcome) {
       promise.set_value(*std::move(outcome));
@@ -319,20 +429,30 @@ Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile(const std::
       promise.set_exception(no_memory);
     }
   }).detach();
-  if (result.wait_for(wait) == std::future_status::ready) return result.get();
-  impl_->give_up(key, std::move(result));
+  if (result.wait_for(wait) == std::future_status::ready) {
+    const Bytes much(impl_->memory.shared.count() / 2);
+    const bool is_too_large = account->borrowed() >= much && !result.get();
+    if (is_too_large) impl_->give_up(key, result);
+    return result.get();
+  }
+  if (impl_->compiling.load() < GrammarMemory::kCompilingMax) {
+    impl_->give_up(key, std::move(result));
+  } else {
+    // Another goes on already, and what is tried next needs a place.
+    account->stop();
+    result.wait_for(kStopMax);
+  }
   return fail(Code::kDeadlineExceeded, "the schemas take too long to compile");
 }
 
 Result<std::shared_ptr<const TokenGrammar>> GrammarCompiler::compile_simple(
     const std::string& tag) {
-  try {
-    return std::make_shared<XGrammar>(impl_->compiler.CompileStructuralTag(tag), impl_->vocabulary);
-  } catch (const std::bad_alloc&) {
-    throw;
-  } catch (const std::exception& error) {
-    return fail(Code::kInvalidArgument, error.what());
-  }
+  if (std::shared_ptr<const TokenGrammar> known = impl_->kept.find(tag)) return known;
+  AllocationAccount account(impl_->memory.compiling, impl_->pool);
+  Impl::Outcome outcome = impl_->compiled(
+      tag, [&tag] { return tag; }, account);
+  if (outcome || outcome.error().code != Code::kOutOfMemory) return outcome;
+  return fail(Code::kUnavailable, "other requests' schemas take all the memory for grammars");
 }
 
 }  // namespace pensieve::engine

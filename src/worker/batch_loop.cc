@@ -370,6 +370,7 @@ void BatchLoop::end_with(Sequence& sequence, StopCause cause) {
 void BatchLoop::leave(Sequence& sequence) {
   const std::uint32_t id = sequence.running->job.id;
   engine_.set_images(sequence.id, nullptr);
+  engine_.set_shape(sequence.id, nullptr, {});  // What follows the answer takes memory.
   sequence.running.reset();
   sequence.used_at = ++counter_;
   sequence.idle_since = clock_.now();
