@@ -413,6 +413,7 @@ cli::PlanReport report_of(const model::PlanQuestion& question, const model::Plan
                          .compute_bytes = estimate.compute.count(),
                          .process_bytes = estimate.process.count(),
                          .image_bytes = estimate.images.count(),
+                         .grammar_bytes = estimate.grammars.count(),
                          .raised_bytes = answer.raised.count(),
                          .lowered_bytes = answer.lowered.count(),
                          .largest_now = answer.largest_now,

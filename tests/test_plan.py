@@ -36,7 +36,7 @@ def test_a_plan_loads_nothing_and_says_all_parts(tmp_path):
     # 30 layers, 3 heads of 64 dimensions for keys and as many for values, 2 bytes each.
     assert estimate["kv_bytes"] == 4096 * 30 * 3 * 64 * 2 * 2
     parts = ("weights_mapped_bytes", "weights_copied_bytes", "kv_bytes", "compute_bytes",
-             "process_bytes", "image_bytes")
+             "process_bytes", "image_bytes", "grammar_bytes")
     assert estimate["total_bytes"] == sum(estimate[part] for part in parts)
     assert report["fits"] == "now" and report["largest_context_ever"] == 8192
     assert report["memory"]["source"] == "this machine" and "last_run" not in report

@@ -80,7 +80,7 @@ std::optional<std::uint64_t> MemoryNow::room_ever() const {
 
 std::uint64_t PlanReport::total_bytes() const {
   return weights_mapped_bytes + weights_copied_bytes + kv_bytes + compute_bytes + process_bytes +
-         image_bytes;
+         image_bytes + grammar_bytes;
 }
 
 Fit fit_of(const PlanReport& report) {
@@ -122,6 +122,7 @@ std::string plan_text(const PlanReport& report) {
       {"compute buffers", size_text(report.compute_bytes)},
       {"process and tokens", size_text(report.process_bytes)}};
   if (report.image_bytes > 0) rows.push_back({"images", size_text(report.image_bytes)});
+  if (report.grammar_bytes > 0) rows.push_back({"grammars", size_text(report.grammar_bytes)});
   if (report.raised_bytes > 0) {
     rows.push_back({"  of it, from earlier runs", size_text(report.raised_bytes)});
   }
@@ -171,6 +172,7 @@ std::string plan_json(const PlanReport& report) {
                       {"compute_bytes", report.compute_bytes},
                       {"process_bytes", report.process_bytes},
                       {"image_bytes", report.image_bytes},
+                      {"grammar_bytes", report.grammar_bytes},
                       {"raised_bytes", report.raised_bytes},
                       {"lowered_bytes", report.lowered_bytes},
                       {"total_bytes", report.total_bytes()}}},

@@ -50,6 +50,7 @@ struct PlanReport {
   std::uint64_t compute_bytes = 0;
   std::uint64_t process_bytes = 0;
   std::uint64_t image_bytes = 0;    // The projector and pictures; 0: the model cannot see.
+  std::uint64_t grammar_bytes = 0;  // Schemas of tools and answers; 0: nothing keeps them.
   std::uint64_t raised_bytes = 0;   // In process_bytes, by what earlier runs took.
   std::uint64_t lowered_bytes = 0;  // Taken off, because earlier full runs never took it.
   std::optional<std::uint32_t> largest_now;

@@ -87,6 +87,7 @@ TEST(PlanTest, TheTableIsAlignedAndSaysAllParts) {
                        .peak_bytes = kGib / 2,
                        .resident_peak_bytes = 2 * kGib,
                        .was_full = true};
+  measured.grammar_bytes = kGib / 4;
   EXPECT_EQ(plan_text(measured),
             "m (llama), window 8192 of 32768 tokens, 4 in parallel\n"
             "\n"
@@ -96,7 +97,8 @@ TEST(PlanTest, TheTableIsAlignedAndSaysAllParts) {
             "KV cache            512.0 MB\n"
             "compute buffers          0 B\n"
             "process and tokens  512.0 MB\n"
-            "total                3.00 GB\n"
+            "grammars            256.0 MB\n"
+            "total                3.25 GB\n"
             "\n"
             "MEMORY OF this machine      SIZE\n"
             "available                8.00 GB\n"

@@ -87,12 +87,13 @@ struct MemoryEstimate {
   Bytes weights_copied;  // Anonymous copies of weights (repacking, no mmap).
   Bytes kv;
   Bytes compute;
-  Bytes process;   // Vocabulary, allocator, stacks, code.
-  Bytes images{};  // The projector: weights, buffers, pictures while they are read.
+  Bytes process;     // Vocabulary, allocator, stacks, code.
+  Bytes images{};    // The projector: weights, buffers, pictures while they are read.
+  Bytes grammars{};  // Compiled schemas, compilers, followers of answers.
 
   constexpr Bytes anonymous() const {
     return Bytes(weights_copied.count() + kv.count() + compute.count() + process.count() +
-                 images.count());
+                 images.count() + grammars.count());
   }
   constexpr Bytes total() const { return Bytes(anonymous().count() + weights_mapped.count()); }
 };

@@ -14,6 +14,7 @@
 #include <mtmd.h>
 
 #include "base/log.h"
+#include "engine/grammar_memory.h"
 #include "engine/llama_vision.h"
 
 namespace pensieve::engine {
@@ -134,10 +135,13 @@ Result<Plan> plan_opened(LoadOptions options) {
   plan.estimate.kv = Bytes(kv);
   plan.estimate.compute = Bytes(compute);
   plan.resize_copy = resize_copy_bytes(options, kv);
-  plan.estimate.process = process_bytes(
-      options, static_cast<std::uint64_t>(llama_vocab_n_tokens(llama_model_get_vocab(model.get()))),
-      *kind ? options.step_tokens_max : options.sequences_max,
-      *kind ? static_cast<std::uint64_t>(llama_model_n_embd_out(model.get())) : 0);
+  const auto vocabulary =
+      static_cast<std::uint64_t>(llama_vocab_n_tokens(llama_model_get_vocab(model.get())));
+  plan.estimate.process =
+      process_bytes(options, vocabulary, *kind ? options.step_tokens_max : options.sequences_max,
+                    *kind ? static_cast<std::uint64_t>(llama_model_n_embd_out(model.get())) : 0);
+  // Who embeds has no answers.
+  if (!*kind) plan.estimate.grammars = GrammarMemory::of(vocabulary).total(options.sequences_max);
   if (!options.projector_path.empty()) {
     const Result<Bytes> images = projector_bytes(options.projector_path);
     if (!images) return std::unexpected(images.error());

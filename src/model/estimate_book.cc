@@ -91,7 +91,9 @@ engine::MemoryEstimate corrected(engine::MemoryEstimate estimate, const Experien
     return estimate;
   }
   if (experience.full_runs < kFullRunsLeast) return estimate;
-  const Bytes spare = saturating_sub(experience.unused, correction_margin(experience.last.planned));
+  const Bytes spare =
+      saturating_sub(saturating_sub(experience.unused, correction_margin(experience.last.planned)),
+                     estimate.grammars);
   const Bytes lower =
       std::min(spare, Bytes((estimate.process.count() + estimate.compute.count()) / 4));
   const Bytes of_process = std::min(lower, Bytes(estimate.process.count() / 2));

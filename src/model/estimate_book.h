@@ -41,7 +41,8 @@ Experience learned(const std::optional<Experience>& before, const Run& run);
 /// most by as much as it says itself: what takes more leaks, and no reservation is large enough for
 /// a leak. Lowered only after kFullRunsLeast full runs, by what all of them left unused less a
 /// margin, and by a quarter at most of what the process and its compute buffers were given; weights
-/// and KV are exact and stay.
+/// and KV are exact and stay, and so does what grammars may take: nobody says that those runs had
+/// any.
 engine::MemoryEstimate corrected(engine::MemoryEstimate estimate, const Experience& experience);
 
 /// Above the highest peak there is always this much.

@@ -62,6 +62,17 @@ TEST(EstimateTest, OnlyThreeFullRunsInARowLowerAnEstimate) {
   EXPECT_EQ(corrected(estimate(), *known).total(), estimate().total());
 }
 
+TEST(EstimateTest, WhatGrammarsMayTakeIsNeverLowered) {
+  std::optional<Experience> known;
+  for (int i = 0; i < 3; ++i) known = learned(known, run(1600_MiB, 1200_MiB, true));
+  engine::MemoryEstimate with_grammars = estimate();
+  with_grammars.grammars = 200_MiB;
+  const engine::MemoryEstimate better = corrected(with_grammars, *known);
+  EXPECT_EQ(better.grammars, 200_MiB);
+  // 400 MiB were left at least: 200 of grammars, 116 as margin.
+  EXPECT_EQ(saturating_sub(with_grammars.total(), better.total()), 84_MiB);
+}
+
 TEST(EstimateTest, ALoweredEstimateStaysAboveEachPeakAndItsMargin) {
   std::optional<Experience> known;
   for (const Bytes peak : {1240_MiB, 1260_MiB, 1200_MiB}) {

@@ -328,13 +328,14 @@ asio::awaitable<Pool::Loaded> Pool::reserve_and_load(Rungs rungs) {
   link_->set_reserved(budget_->reserved());
   log::info(
       "loading {} with a window of {} tokens and {} cells of at most {}; reserved {}GB (weights "
-      "{}GB, KV {}GB, compute {}GB, process {}GB, images {}GB)",
+      "{}GB, KV {}GB, compute {}GB, process {}GB, images {}GB, grammars {}GB)",
       options_.model.id, rungs.window, first.cells, cells_max,
       memory::gb_text(first.estimate.total()),
       memory::gb_text(
           Bytes(first.estimate.weights_mapped.count() + first.estimate.weights_copied.count())),
       memory::gb_text(first.estimate.kv), memory::gb_text(first.estimate.compute),
-      memory::gb_text(first.estimate.process), memory::gb_text(first.estimate.images));
+      memory::gb_text(first.estimate.process), memory::gb_text(first.estimate.images),
+      memory::gb_text(first.estimate.grammars));
   // One tensor of a large model may take minutes to come from a slow disk.
   link_->set_hang_after(kAnswerWait);
   const std::string payload = worker::encode(load_options(rungs.window, first.cells, cells_max));

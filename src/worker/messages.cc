@@ -89,6 +89,7 @@ std::string encode(const engine::Plan& plan) {
                                       {"compute", estimate.compute.count()},
                                       {"process", estimate.process.count()},
                                       {"images", estimate.images.count()},
+                                      {"grammars", estimate.grammars.count()},
                                       {"context_tokens", plan.context_tokens},
                                       {"context_train_tokens", plan.context_train_tokens},
                                       {"cells", plan.cells},
@@ -104,6 +105,7 @@ Result<engine::Plan> decode_plan(std::string_view payload) {
     plan.estimate.compute = fields.bytes("compute");
     plan.estimate.process = fields.bytes("process");
     plan.estimate.images = fields.bytes("images");
+    plan.estimate.grammars = fields.bytes("grammars");
     plan.context_tokens = fields.u32("context_tokens");
     plan.context_train_tokens = fields.u32("context_train_tokens");
     plan.cells = fields.u32("cells");

@@ -85,7 +85,8 @@ TEST(MessagesTest, APlanComesBackToTheByte) {
                    .kv = Bytes(3),
                    .compute = Bytes(4),
                    .process = Bytes(),
-                   .images = Bytes(9)};
+                   .images = Bytes(9),
+                   .grammars = Bytes(10)};
   plan.context_tokens = 5;
   plan.context_train_tokens = 6;
   plan.cells = 7;
@@ -98,6 +99,7 @@ TEST(MessagesTest, APlanComesBackToTheByte) {
   EXPECT_EQ(back->estimate.compute, Bytes(4));
   EXPECT_EQ(back->estimate.process, Bytes());
   EXPECT_EQ(back->estimate.images, Bytes(9));
+  EXPECT_EQ(back->estimate.grammars, Bytes(10));
   EXPECT_EQ(back->context_tokens, 5U);
   EXPECT_EQ(back->context_train_tokens, 6U);
   EXPECT_EQ(back->cells, 7U);
