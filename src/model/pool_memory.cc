@@ -142,6 +142,7 @@ void Pool::watch_trend() {
   trend_.observe(
       link_->last_heartbeat(),
       {.kv_per_cell = Bytes(first.cells > 0 ? first.estimate.kv.count() / first.cells : 0),
+       .promised = saturating_sub(first.estimate.anonymous(), first.estimate.kv),
        .cells_max = budget_->cells_max(),
        .requests_ended = given_ > running ? given_ - running : 0},
       clock_.now());

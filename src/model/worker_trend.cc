@@ -13,9 +13,15 @@ Bytes bytes_of(std::uint64_t cells, Bytes per_cell) {
 
 void WorkerTrend::observe(const worker::Heartbeat& heartbeat, const Facts& facts, TimePoint now) {
   const Bytes cells = bytes_of(heartbeat.cells, facts.kv_per_cell);
-  const Bytes unexplained =
+  const Bytes rest =
       saturating_sub(saturating_sub(heartbeat.anonymous, cells), heartbeat.parked_bytes);
-  detector_.observe(unexplained, Bytes(), facts.requests_ended);
+  // Looked at only from there on: the requests before would make a leak look like a flat one.
+  if (rest <= facts.promised && !detector_.leak()) {
+    detector_ = {};
+    within_until_ = facts.requests_ended;
+  }
+  detector_.observe(saturating_sub(rest, facts.promised), Bytes(),
+                    facts.requests_ended - within_until_);
 
   cells_used_.add(heartbeat.cells_used, now);
   const std::optional<double> pace = cells_used_.per_second();

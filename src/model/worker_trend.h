@@ -22,6 +22,7 @@ class WorkerTrend {
   /// What heartbeats do not tell.
   struct Facts {
     Bytes kv_per_cell;
+    Bytes promised;                    // To the worker for all but cells and parked states.
     std::uint32_t cells_max = 0;       // The most that there may ever be.
     std::uint64_t requests_ended = 0;  // Since the worker was ready; does not fall.
   };
@@ -29,8 +30,8 @@ class WorkerTrend {
   /// REQUIRES: `now` is not before the `now` of the previous call.
   void observe(const worker::Heartbeat& heartbeat, const Facts& facts, TimePoint now);
 
-  /// Memory that grew with the requests, and that neither KV cells nor parked states explain: both
-  /// are known to the ledger.
+  /// Memory that grew with the requests beyond what was promised to the worker. What it fills up
+  /// before (its heap, compiled grammars) nobody else was given.
   const std::optional<memory::LeakDetector::Leak>& leak() const { return detector_.leak(); }
 
   /// What running requests may still take: the cells that the cache has not grown to, at the pace
@@ -39,6 +40,7 @@ class WorkerTrend {
 
  private:
   memory::LeakDetector detector_;
+  std::uint64_t within_until_ = 0;  // Requests that had ended when all was within what is promised.
   memory::RateWindow cells_used_{std::chrono::seconds(10)};
   memory::Owed owed_;
 };

@@ -12,7 +12,12 @@ class WorkerTrendTest : public testing::Test {
   /// A second passes, then comes a heartbeat.
   void beat(const worker::Heartbeat& heartbeat, std::uint64_t requests_ended = 0) {
     now_ += seconds(1);
-    trend_.observe(heartbeat, {Bytes(1024), 100'000, requests_ended}, now_);
+    trend_.observe(heartbeat,
+                   {.kv_per_cell = Bytes(1024),
+                    .promised = 100_MiB,
+                    .cells_max = 100'000,
+                    .requests_ended = requests_ended},
+                   now_);
   }
 
   WorkerTrend trend_;
@@ -27,6 +32,21 @@ TEST_F(WorkerTrendTest, MemoryThatGrowsWithRequestsIsALeak) {
   }
   ASSERT_TRUE(trend_.leak().has_value());
   EXPECT_GE(trend_.leak()->grown, 32_MiB);
+}
+
+TEST_F(WorkerTrendTest, WhatFillsUpWhatWasPromisedIsNoneAndOneThatGoesBeyondIs) {
+  worker::Heartbeat heartbeat;
+  std::uint64_t request = 0;
+  for (; request < 40; ++request) {  // Grammars that are kept, say: 20 to 98 MiB.
+    heartbeat.anonymous = Bytes((20 + 2 * request) << 20);
+    beat(heartbeat, request);
+  }
+  EXPECT_FALSE(trend_.leak().has_value());
+  for (; request < 70; ++request) {
+    heartbeat.anonymous = Bytes((20 + 2 * request) << 20);
+    beat(heartbeat, request);
+  }
+  EXPECT_TRUE(trend_.leak().has_value());
 }
 
 TEST_F(WorkerTrendTest, AGrowingCacheAndParkedStatesAreNone) {
