@@ -181,7 +181,7 @@ json::value stand_in_schema(Kind kind) {
 }  // namespace
 
 std::string tool_stand_in(std::size_t i) {
-  return fmt::format("zqxt{:04}", i);
+  return fmt::format("{}{:04}", kToolStandIn, i);
 }
 
 std::string argument_stand_in(std::size_t i) {

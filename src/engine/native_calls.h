@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/prompt.h"
@@ -55,7 +56,9 @@ inline constexpr std::size_t kTaggedArgumentsMax = 1'024;
 std::vector<NativeCall> native_calls(const std::vector<Tool>& tools,
                                      const NativeArguments& arguments);
 
-/// No name of a stand-in begins with another. REQUIRES: i < 10,000.
+/// What names of tools' stand-ins begin with.
+inline constexpr std::string_view kToolStandIn = "zqxt";
+/// All have the same length, and none is a part of another. REQUIRES: i < 10,000.
 std::string tool_stand_in(std::size_t i);
 std::string argument_stand_in(std::size_t i);
 

@@ -58,7 +58,6 @@ class Writer {
   }
 
   Result<std::string> written(const std::string& grammar) {
-    std::string text;
     std::vector<GrammarRule> rules = grammar_rules(grammar);
     for (GrammarRule& rule : rules) {
       if (std::optional<std::string> value = value_rule(rule.name)) {
@@ -74,16 +73,16 @@ class Writer {
     return grammar_text(rules) + value_rules_;
   }
 
-  std::string with_tool_names(std::string_view text) const {
-    std::string out(text);
-    if (out.find("zqxt") == std::string::npos) return out;
-    for (const auto& [stand_in, name] : names_) {
-      for (std::size_t at = out.find(stand_in); at != std::string::npos;
-           at = out.find(stand_in, at + name.size())) {
-        out.replace(at, stand_in.size(), name);
-      }
+  std::string with_tool_names(std::string text) const {
+    const std::size_t length = tool_stand_in(0).size();
+    std::size_t done = 0;
+    for (std::size_t at = text.find(kToolStandIn); at != std::string::npos;
+         at = text.find(kToolStandIn, done)) {
+      const auto known = names_.find(std::string_view(text).substr(at, length));
+      done = at + (known == names_.end() ? length : known->second.size());
+      if (known != names_.end()) text.replace(at, length, known->second);
     }
-    return out;
+    return text;
   }
 
  private:
@@ -94,8 +93,9 @@ class Writer {
     std::size_t count = 0;
     for (const NativeCall& call : calls_) {
       if (arguments_.form == ArgumentsForm::kObject) ++count;
-      for (const TaggedArgument& argument : call.arguments)
-        count += argument.kind != Kind::kAnyText;
+      for (const TaggedArgument& argument : call.arguments) {
+        count += argument.kind == Kind::kAnyText ? 0 : 1;
+      }
     }
     return count;
   }
@@ -126,7 +126,7 @@ class Writer {
     constexpr std::string_view kEnd = "-schema";
     if (!name.ends_with(kEnd)) return std::nullopt;
     name.remove_suffix(kEnd.size());
-    const std::size_t at = name.find("zqxt");
+    const std::size_t at = name.find(kToolStandIn);
     const std::size_t length = tool_stand_in(0).size();
     if (at == std::string_view::npos || name.size() < at + length) return std::nullopt;
     const auto tool = names_.find(name.substr(at, length));
@@ -182,7 +182,7 @@ class Writer {
   }
 
   const Arguments* arguments_in(std::string_view rule) const {
-    const std::size_t at = rule.find("zqxt");
+    const std::size_t at = rule.find(kToolStandIn);
     if (at == std::string_view::npos) return nullptr;
     const auto known = arguments_of_.find(rule.substr(at, tool_stand_in(0).size()));
     return known == arguments_of_.end() ? nullptr : &known->second;
