@@ -1,10 +1,6 @@
 // The `pensieve` program: wiring only. What each part does stands in its folder.
 #include <sys/stat.h>
 
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -21,6 +17,7 @@
 #include <fmt/core.h>
 
 #include "base/clock.h"
+#include "base/heap.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "config/api_key.h"
@@ -213,18 +210,8 @@ worker::LinkFactory worker_starter() {
   return worker::WorkerLink::starting_in(std::move(*groups), "");
 }
 
-/// Bodies of megabytes go back to the kernel when they are freed. glibc's thresholds grow with what
-/// was freed once, up to 64 MiB that would stay in the gateway's locked heap.
-void return_large_buffers() {
-#if defined(__GLIBC__)
-  constexpr int kLargeBytes = 1 << 20;
-  ::mallopt(M_MMAP_THRESHOLD, kLargeBytes);
-  ::mallopt(M_TRIM_THRESHOLD, kLargeBytes);
-#endif
-}
-
 int serve(const config::LoadedSettings& loaded) {
-  return_large_buffers();
+  return_large_blocks(1_MiB);  // Bodies of requests would stay in the locked heap.
   const config::Settings& settings = loaded.settings;
   std::signal(SIGPIPE, SIG_IGN);
   ::umask(S_IRWXG | S_IRWXO);

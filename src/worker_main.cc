@@ -15,6 +15,7 @@
 
 #include <fmt/core.h>
 
+#include "base/heap.h"
 #include "base/log.h"
 #include "engine/scripted_engine.h"
 #include "memory/machine_memory.h"
@@ -31,6 +32,9 @@
 
 namespace pensieve {
 namespace {
+
+// Choice: above what a step of the largest vocabularies takes, below a parked conversation.
+constexpr Bytes kLargeBlock = 2_MiB;
 
 struct EngineEntry {
   std::string_view name;
@@ -169,6 +173,7 @@ int run(const std::vector<std::string>& args) {
                stderr);
     return worker::kExitBadUsage;
   }
+  return_large_blocks(kLargeBlock);
   std::signal(SIGPIPE, SIG_IGN);
   // Before the log and the engine have threads: those that exist already would stay unconfined.
   Protections protections = sandbox::confine_process(walls_for(*arguments));
