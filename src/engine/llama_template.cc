@@ -231,6 +231,10 @@ void LlamaTemplate::probe_native_form() {
   if (const Result<NativeForm> form = native_form({}, probe_tools())) {
     native_arguments_ = pensieve::engine::native_arguments(*form);
   }
+  if (native_arguments_.form != ArgumentsForm::kUnknown) return;
+  log::warning(
+      "calls that the model makes of its own will may not keep their schemas: only "
+      "llama.cpp knows the chat template's form for them");
 }
 
 Result<NativeForm> LlamaTemplate::native_form(const Prompt& prompt,
