@@ -10,6 +10,7 @@
 
 #include "engine/grammar_text.h"
 #include "engine/native_marks.h"
+#include "engine/structural_tag.h"
 #include "engine/tool_text.h"
 
 namespace pensieve::engine {
@@ -258,17 +259,11 @@ Result<NativeForm> with_calls(const NativeForm& form, const NativeArguments& arg
 }
 
 std::string native_tag(const NativeForm& form) {
-  const auto grammar_format = [](const std::string& grammar) {
-    return fmt::format(R"({{"type":"grammar","grammar":{}}})", json_string(grammar));
-  };
-  if (form.is_whole_answer) {
-    return fmt::format(R"({{"type":"structural_tag","format":{}}})", grammar_format(form.grammar));
-  }
+  if (form.is_whole_answer) return tag_of_format(grammar_format(form.grammar));
   if (form.marks.empty()) {
-    const std::string grammar = "root ::= zqx-text | zqx-root\n" +
-                                no_object_grammar("zqx-text", form.tools) +
-                                with_prefix(form.grammar, "zqx-");
-    return fmt::format(R"({{"type":"structural_tag","format":{}}})", grammar_format(grammar));
+    return tag_of_format(grammar_format("root ::= zqx-text | zqx-root\n" +
+                                        no_object_grammar("zqx-text", form.tools) +
+                                        with_prefix(form.grammar, "zqx-")));
   }
   std::string marks;
   for (const std::string& mark : form.marks) {
@@ -276,9 +271,9 @@ std::string native_tag(const NativeForm& form) {
     marks += json_string(mark);
   }
   const std::string text = fmt::format(R"({{"type":"any_text","excludes":[{}]}})", marks);
-  return fmt::format(R"({{"type":"structural_tag","format":{{"type":"or","elements":[{0},)"
-                     R"({{"type":"sequence","elements":[{0},{1}]}}]}}}})",
-                     text, grammar_format(form.grammar));
+  return tag_of_format(
+      fmt::format(R"({{"type":"or","elements":[{0},{{"type":"sequence","elements":[{0},{1}]}}]}})",
+                  text, grammar_format(form.grammar)));
 }
 
 }  // namespace pensieve::engine

@@ -5,6 +5,7 @@
 #include "engine/grammar_text.h"
 #include "engine/native_marks.h"
 #include "engine/native_text.h"
+#include "engine/structural_tag.h"
 #include "engine/testing/byte_vocabulary.h"
 #include "engine/token_grammar.h"
 
@@ -15,8 +16,7 @@ namespace {
 class NativeGrammarTest : public testing::Test {
  protected:
   std::size_t taken(const std::string& grammar, std::string_view text, bool* may_end = nullptr) {
-    const auto compiled =
-        compiler_.compile(R"({"type":"structural_tag","format":)" + grammar_format(grammar) + "}");
+    const auto compiled = compiler_.compile(tag_of_format(grammar_format(grammar)));
     if (!compiled) {
       ADD_FAILURE() << compiled.error().message << "\n" << grammar;
       return 0;

@@ -65,11 +65,18 @@ CallSpelling hermes_spelling() {
   return {"<tool_call>\n{\"name\": ", ", \"arguments\": ", "}\n</tool_call>", 1};
 }
 
+std::string grammar_format(std::string_view grammar) {
+  return fmt::format(R"({{"type":"grammar","grammar":{}}})", json_string(grammar));
+}
+
+std::string tag_of_format(std::string_view format) {
+  return fmt::format(R"({{"type":"structural_tag","format":{}}})", format);
+}
+
 std::string structural_tag(const Prompt& prompt, const CallSpelling& spelling,
                            const SchemaFormat& schema_format) {
   const std::string format = format_of(prompt, spelling, schema_format);
-  if (format.empty()) return {};
-  return fmt::format(R"({{"type":"structural_tag","format":{}}})", format);
+  return format.empty() ? std::string() : tag_of_format(format);
 }
 
 }  // namespace pensieve::engine

@@ -25,6 +25,12 @@ CallSpelling plain_spelling();
 /// What Qwen's and Hermes' templates write: the same with Python's spaces.
 CallSpelling hermes_spelling();
 
+/// `grammar` as a format of a structural tag.
+std::string grammar_format(std::string_view grammar);
+
+/// The structural tag of a format.
+std::string tag_of_format(std::string_view format);
+
 /// Writes a JSON schema as a format of a structural tag, for values that are spelled so.
 using SchemaFormat = std::function<std::string(std::string_view schema, int spaces_max)>;
 

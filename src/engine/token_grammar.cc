@@ -26,6 +26,7 @@
 #include "engine/allocation_account.h"
 #include "engine/kept_grammars.h"
 #include "engine/schema_formats.h"
+#include "engine/structural_tag.h"
 #include "engine/tool_text.h"
 
 // xgrammar leaves its messages to its user where it is built so (XGRAMMAR_LOG_CUSTOMIZE). Its own
@@ -254,10 +255,6 @@ std::string schema_grammar(std::string_view schema, int spaces_max) {
           : xgrammar::Grammar::FromJSONSchema(bounded, false, std::nullopt,
                                               std::pair<std::string, std::string>(",", ":"));
   return with_json_texts(with_exact_escapes(grammar.ToString()));
-}
-
-std::string grammar_format(std::string_view grammar) {
-  return fmt::format(R"({{"type":"grammar","grammar":{}}})", json_string(grammar));
 }
 
 std::string schema_format(std::string_view schema, int spaces_max) {

@@ -48,9 +48,6 @@ class TokenMatcher final : public ShapeFollower {
 /// Errors: throws xgrammar's.
 std::string schema_grammar(std::string_view schema, int spaces_max);
 
-/// `grammar` as a format of a structural tag.
-std::string grammar_format(std::string_view grammar);
-
 /// schema_grammar() as a format: xgrammar's own always allows spaces, and numbers of any length.
 std::string schema_format(std::string_view schema, int spaces_max);
 
