@@ -9,50 +9,35 @@
 #include <fmt/core.h>
 #include <boost/json.hpp>
 
+#include "engine/schema_pointer.h"
+
 namespace pensieve::engine {
 namespace {
 
 namespace json = boost::json;
 using Kind = TaggedArgument::Kind;
 
-constexpr std::size_t kParseDepthMax = 1'024;  // Normalized schemas have at most 200 levels.
 constexpr int kReferenceStepsMax = 32;
-constexpr std::string_view kDefinitions = "#/$defs/";
 // Llama-common makes rules of its own of objects, so that these can be replaced.
 constexpr std::string_view kObjectStandIn =
     R"({"type":"object","properties":{"zqxv":{"type":"integer"}},"required":["zqxv"]})";
 constexpr std::string_view kTextStandIn = R"({"type":"string"})";
 
-json::value parsed(std::string_view text) {
-  json::parse_options options;
-  options.max_depth = kParseDepthMax;
-  boost::system::error_code error;
-  json::value value = json::parse(text, error, {}, options);
-  return error ? json::value(json::object()) : value;
-}
-
 /// Reads schemas of schema_normalize.h: references, anyOf, and the keywords of one type.
 class Reader {
  public:
-  explicit Reader(const json::value& root) {
-    const json::object* const object = root.if_object();
-    const json::value* const named = object ? object->if_contains("$defs") : nullptr;
-    definitions_ = named ? named->if_object() : nullptr;
-  }
+  /// `root` must outlive it.
+  explicit Reader(const json::value& root) : root_(root) {}
 
   /// What `schema` refers to, at last; null where that is nothing.
   const json::value* followed(const json::value& schema) const {
     const json::value* at = &schema;
-    for (int i = 0; i < kReferenceStepsMax; ++i) {
+    for (int i = 0; i < kReferenceStepsMax && at != nullptr; ++i) {
       const json::object* const object = at->if_object();
       const json::value* const reference = object ? object->if_contains("$ref") : nullptr;
       if (reference == nullptr) return at;
       const json::string* const text = reference->if_string();
-      if (text == nullptr || definitions_ == nullptr) return nullptr;
-      const std::string_view path(*text);
-      if (!path.starts_with(kDefinitions)) return nullptr;
-      at = definitions_->if_contains(path.substr(kDefinitions.size()));
-      if (at == nullptr) return nullptr;
+      at = text ? target_of(root_, *text) : nullptr;
     }
     return nullptr;
   }
@@ -71,23 +56,30 @@ class Reader {
                        [&](const json::value& branch) { return branches(branch, out, depth + 1); });
   }
 
-  Kind kind_of(const json::value& schema) const {
+  TaggedArgument argument(std::string_view name, const json::value& schema) const {
+    TaggedArgument argument{.name = std::string(name), .kind = Kind::kJson, .schema = {}};
     std::vector<const json::value*> all;
-    if (!branches(schema, all, 0)) return Kind::kJson;
-    bool is_text = all.size() == 1;  // Of several only one that takes any text is written as such.
-    for (const json::value* const branch : all) {
-      if (takes_any_text(*branch)) return Kind::kAnyText;
-      is_text = is_text && takes_text_alone(*branch);
+    if (branches(schema, all, 0)) {
+      if (std::any_of(all.begin(), all.end(),
+                      [](const json::value* branch) { return takes_any_text(*branch); })) {
+        argument.kind = Kind::kAnyText;
+      } else if (all.size() == 1 && takes_text_alone(*all[0])) {
+        argument.kind = Kind::kText;
+      }
     }
-    return is_text ? Kind::kText : Kind::kJson;
+    // Of a string all that it says is needed there, and it refers to nothing.
+    argument.schema =
+        argument.kind == Kind::kText ? json::serialize(*all[0]) : with_definitions(schema);
+    return argument;
   }
 
-  /// With the definitions that it may refer to.
-  std::string written(const json::value& schema) const {
+  /// With what it may refer to.
+  std::string with_definitions(const json::value& schema) const {
+    const json::value* const definitions = target_of(root_, "#/$defs");
     const json::object* const object = schema.if_object();
-    if (object == nullptr || definitions_ == nullptr) return json::serialize(schema);
+    if (object == nullptr || definitions == nullptr) return json::serialize(schema);
     json::object with = *object;
-    with["$defs"] = *definitions_;
+    with["$defs"] = *definitions;
     return json::serialize(with);
   }
 
@@ -127,7 +119,7 @@ class Reader {
     return type && type->is_string() && type->get_string() == "string";
   }
 
-  const json::object* definitions_ = nullptr;
+  const json::value& root_;
 };
 
 /// The arguments that `branch` names; nothing where it is no object.
@@ -151,8 +143,8 @@ std::optional<std::vector<TaggedArgument>> arguments_of(const Reader& reader,
     if (schema.is_bool() && !schema.get_bool()) continue;  // Is never written.
     if (arguments.size() == kTaggedArgumentsMax) return std::nullopt;
     const std::string_view name = property.key();
-    arguments.push_back({std::string(name), required.contains(name), reader.kind_of(schema),
-                         reader.written(schema)});
+    arguments.push_back(reader.argument(name, schema));
+    arguments.back().is_required = required.contains(name);
   }
   return arguments;
 }
@@ -197,7 +189,7 @@ std::vector<NativeCall> native_calls(const std::vector<Tool>& tools,
       calls.push_back({tool.name, tool.parameters});
       continue;
     }
-    const json::value schema = parsed(tool.parameters);
+    const json::value schema = parsed_schema(tool.parameters).value_or(json::object());
     const Reader reader(schema);
     std::vector<const json::value*> branches;
     if (!reader.branches(schema, branches, 0)) return {};

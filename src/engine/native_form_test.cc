@@ -118,6 +118,20 @@ TEST(NativeCallsTest, AnArgumentIsTextWhereAnyStringIsRight) {
                                                               {"far", Kind::kText}}));
 }
 
+TEST_F(NativeGrammarTest, AStringElsewhereInTheSchemaKeepsItsLimits) {
+  const auto calls = native_calls({{"t", "", R"({"type":"object","properties":{
+      "far":{"$ref":"#/$defs/far"},"one":{"anyOf":[{"enum":["x"]}]}},
+      "$defs":{"far":{"enum":["left","right"]}}})"}},
+                                  {ArgumentsForm::kTagged, "</p>", true});
+  ASSERT_EQ(calls.at(0).arguments.size(), 2U);
+  const auto grammar = [&](std::size_t i) {
+    return native_text_grammar(calls[0].arguments[i].schema, "</p>", pattern_grammar);
+  };
+  EXPECT_TRUE(takes(grammar(0), "right"));
+  EXPECT_EQ(taken(grammar(0), "up"), 0U);
+  EXPECT_EQ(taken(grammar(1), "y"), 0U);
+}
+
 TEST(NativeCallsTest, AChoiceOfObjectsIsAsManyWaysToCall) {
   using Kind = TaggedArgument::Kind;
   const NativeArguments tagged{ArgumentsForm::kTagged, "</p>", true};

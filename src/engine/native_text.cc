@@ -8,13 +8,12 @@
 
 #include "engine/grammar_text.h"
 #include "engine/schema_formats.h"
+#include "engine/schema_pointer.h"
 
 namespace pensieve::engine {
 namespace {
 
 namespace json = boost::json;
-
-constexpr std::size_t kParseDepthMax = 1'024;  // Normalized schemas have at most 200 levels.
 
 std::string choice_of(const json::array& values, std::string_view end) {
   std::string grammar;
@@ -47,13 +46,10 @@ std::string class_without(std::string_view end) {
 
 std::string native_text_grammar(std::string_view schema, std::string_view end,
                                 const PatternGrammar& pattern_grammar) {
-  json::parse_options options;
-  options.max_depth = kParseDepthMax;
-  boost::system::error_code error;
-  const json::value value = json::parse(with_bounded_formats(schema), error, {}, options);
+  const std::optional<json::value> value = parsed_schema(with_bounded_formats(schema));
   const std::string any =
       fmt::format("TagDispatch(loop_after_dispatch=false, excludes=({}))\n", grammar_literal(end));
-  const json::object* const object = error ? nullptr : value.if_object();
+  const json::object* const object = value ? value->if_object() : nullptr;
   if (object == nullptr) return "root ::= " + any;
 
   std::string choice;

@@ -10,6 +10,8 @@ namespace {
 
 namespace json = boost::json;
 
+constexpr std::size_t kParseDepthMax = 1'024;  // Normalized schemas have at most 200 levels.
+
 /// The part of a JSON pointer between two slashes.
 std::string unescaped(std::string_view part) {
   std::string out;
@@ -31,6 +33,15 @@ std::string unescaped(std::string_view part) {
 }
 
 }  // namespace
+
+std::optional<json::value> parsed_schema(std::string_view normalized) {
+  json::parse_options options;
+  options.max_depth = kParseDepthMax;
+  boost::system::error_code error;
+  json::value schema = json::parse(normalized, error, {}, options);
+  if (error) return std::nullopt;
+  return schema;
+}
 
 const json::value* target_of(const json::value& root, std::string_view reference) {
   if (reference.empty() || reference.front() != '#') return nullptr;

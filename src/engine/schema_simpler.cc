@@ -1,16 +1,18 @@
 #include "engine/schema_simpler.h"
 
 #include <array>
+#include <optional>
 
 #include <boost/json.hpp>
+
+#include "engine/schema_pointer.h"
 
 namespace pensieve::engine {
 namespace {
 
 namespace json = boost::json;
 
-constexpr std::int64_t kCountMax = 16;         // Choice: a grammar repeats what it counts.
-constexpr std::size_t kParseDepthMax = 1'024;  // Normalized schemas have at most 200 levels.
+constexpr std::int64_t kCountMax = 16;  // Choice: a grammar repeats what it counts.
 
 void simplify(json::value& value) {
   json::object* const schema = value.if_object();
@@ -43,13 +45,10 @@ void simplify(json::value& value) {
 }  // namespace
 
 std::string simpler_schema(std::string_view normalized) {
-  json::parse_options options;
-  options.max_depth = kParseDepthMax;
-  boost::system::error_code error;
-  json::value schema = json::parse(normalized, error, {}, options);
-  if (error) return "{}";
-  simplify(schema);
-  return json::serialize(schema);
+  std::optional<json::value> schema = parsed_schema(normalized);
+  if (!schema) return "{}";
+  simplify(*schema);
+  return json::serialize(*schema);
 }
 
 }  // namespace pensieve::engine
