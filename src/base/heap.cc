@@ -14,4 +14,10 @@ void return_large_blocks([[maybe_unused]] Bytes large) {
 #endif
 }
 
+void trim_heap() {
+#if defined(__GLIBC__)
+  ::malloc_trim(0);
+#endif
+}
+
 }  // namespace pensieve

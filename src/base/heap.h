@@ -11,4 +11,7 @@ namespace pensieve {
 /// called once, before there are threads. REQUIRES: large < 2 GiB.
 void return_large_blocks(Bytes large);
 
+/// Gives what is free in any arena back to the kernel, but for the ends of threads' arenas.
+void trim_heap();
+
 }  // namespace pensieve

@@ -1,8 +1,5 @@
 // The llama engine's KV cache: prefixes, sharing, resizing, states, giving memory back.
 #include <unistd.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 #include <algorithm>
 #include <fstream>
@@ -13,6 +10,7 @@
 #include <llama-ext.h>
 #include <llama.h>
 
+#include "base/heap.h"
 #include "base/log.h"
 #include "engine/llama_engine_impl.h"
 
@@ -165,13 +163,10 @@ std::string LlamaEngine::state_format() const {
 }
 
 Bytes LlamaEngine::clear_cache() {
-#ifdef __GLIBC__
   const std::optional<Bytes> before = resident();
-  malloc_trim(0);
+  trim_heap();
   const std::optional<Bytes> after = resident();
-  if (before && after) return saturating_sub(*before, *after);
-#endif
-  return Bytes();
+  return before && after ? saturating_sub(*before, *after) : Bytes();
 }
 
 Bytes LlamaEngine::release_buffers() {

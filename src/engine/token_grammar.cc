@@ -14,14 +14,11 @@
 #include <thread>
 #include <utility>
 
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
-
 #include <dlpack/dlpack.h>
 #include <fmt/core.h>
 #include <xgrammar/xgrammar.h>
 
+#include "base/heap.h"
 #include "base/log.h"
 #include "engine/allocation_account.h"
 #include "engine/kept_grammars.h"
@@ -77,13 +74,6 @@ struct XGrammar final : public TokenGrammar {
   const Bytes following;                       // What each that follows it has for itself,
   const std::shared_ptr<AllocationPool> pool;  // and may borrow.
 };
-
-/// What compilations leave behind in malloc's arenas, each thread's own, goes back to the system.
-void trim_heap() {
-#ifdef __GLIBC__
-  malloc_trim(0);
-#endif
-}
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
   for (std::size_t at = text.find(from); at != std::string::npos;
